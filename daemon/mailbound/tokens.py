@@ -1,0 +1,128 @@
+"""Signed tokens: how a bounce proves which delivery it speaks of.
+
+A token is 25 bytes, written as exactly 40 characters of base32 (RFC 4648 §6), lower case, unpadded:
+
+    1  purpose (3 bits) and key id (5 bits)
+    5  delivery id; for an unsubscribe token, recipient id
+    3  attempt (8 bits) and day (16 bits since 1970-01-01); for an unsubscribe token, store number
+    16 HMAC-SHA-256(key, "mailbound/1" + the nine bytes before), cut to 128 bits
+
+A return path `bounces+TOKEN@example.com` so stays within the 64 octets that RFC 5321 §4.5.3.1.1 allows a local part.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import IntEnum
+
+LENGTH = 40
+"""How many characters a token has."""
+
+VALID_FOR = timedelta(days=30)
+"""How long after its mark a delivery's tokens count. The day in a token is its run's first, so `verify` is laxer."""
+
+_LONGEST_RUN = timedelta(days=30)
+LOCAL_PART_LIMIT = 64 - LENGTH - 1
+"""How many octets the inbound account's own local part may have."""
+
+_CONTEXT = b"mailbound/1"
+_EPOCH = date(1970, 1, 1)
+
+
+class Purpose(IntEnum):
+    """What a token may be used for. One purpose's token is worth nothing for another."""
+
+    RETURN_PATH = 1
+    ENVID = 2
+    MESSAGE_ID = 3
+    UNSUBSCRIBE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A signing key. `id` is 0 to 31; a retired key still verifies, but mints no more."""
+
+    id: int
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a genuine token says. `subject` is a delivery id, or a recipient id when it unsubscribes."""
+
+    purpose: Purpose
+    key_id: int
+    subject: int
+    attempt: int = 0
+    day: int = 0
+    store: int = 0
+
+
+def day_number(moment: datetime) -> int:
+    """Return the days from 1970-01-01 to `moment` (UTC): how a token writes a date."""
+    return (moment.astimezone(UTC).date() - _EPOCH).days
+
+
+def for_delivery(key: Key, purpose: Purpose, delivery_id: int, *, attempt: int, day: int) -> str:
+    """Return the token of one delivery. A Message-ID's attempt is always 0, so that retries share it."""
+    if purpose is Purpose.MESSAGE_ID:
+        attempt = 0
+    tail = bytes((min(attempt, 255),)) + day.to_bytes(2, "big")
+    return _sign(key, _head(key, purpose, delivery_id) + tail)
+
+
+def for_unsubscribe(key: Key, recipient_id: int, *, store: int) -> str:
+    """Return the token that ends a recipient's opt-in for a store. It never expires."""
+    return _sign(key, _head(key, Purpose.UNSUBSCRIBE, recipient_id) + store.to_bytes(3, "big"))
+
+
+def verify(text: str, keys: Mapping[int, Key], *, now: datetime) -> Token | None:
+    """Return what `text` says if one of our keys signed it and it is still valid, else None."""
+    raw = _decode(text)
+    if raw is None:
+        return None
+    key = keys.get(raw[0] & 0x1F)
+    if key is None or not hmac.compare_digest(_tag(key, raw[:9]), raw[9:]):
+        return None
+    try:
+        purpose = Purpose(raw[0] >> 5)
+    except ValueError:
+        return None
+    subject = int.from_bytes(raw[1:6], "big")
+    if purpose is Purpose.UNSUBSCRIBE:
+        return Token(purpose, key.id, subject, store=int.from_bytes(raw[6:9], "big"))
+    day = int.from_bytes(raw[7:9], "big")
+    if not 0 <= day_number(now) - day <= (VALID_FOR + _LONGEST_RUN).days:
+        return None
+    return Token(purpose, key.id, subject, attempt=raw[6], day=day)
+
+
+def digest(key: Key, text: str) -> str:
+    """Return a keyed hash of `text`, for recognising an erased address without keeping it."""
+    return hmac.new(key.secret, b"mailbound/erased" + text.encode(), hashlib.sha256).hexdigest()
+
+
+def _head(key: Key, purpose: Purpose, subject: int) -> bytes:
+    return bytes((purpose << 5 | key.id,)) + subject.to_bytes(5, "big")
+
+
+def _sign(key: Key, head: bytes) -> str:
+    return base64.b32encode(head + _tag(key, head)).decode("ascii").lower()
+
+
+def _tag(key: Key, head: bytes) -> bytes:
+    return hmac.digest(key.secret, _CONTEXT + head, "sha256")[:16]
+
+
+def _decode(text: str) -> bytes | None:
+    if len(text) != LENGTH or not text.isascii():
+        return None
+    try:
+        return base64.b32decode(text.upper())
+    except ValueError:
+        return None
