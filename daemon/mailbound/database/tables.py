@@ -147,7 +147,8 @@ suppression = Table(
     "suppression",
     metadata,
     _id(),
-    Column("address_hash", String(64), unique=True),  # keyed, so that an erased address is not kept
+    Column("address_id", Id, ForeignKey("address.id"), unique=True),
+    Column("address_hash", String(64), unique=True),  # keyed: what remains of an erased address
     Column("domain_id", Id, ForeignKey("domain.id"), unique=True),
     Column("reason", String(64), nullable=False),
     Column("until", Utc),

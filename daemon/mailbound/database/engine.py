@@ -1,0 +1,168 @@
+"""The database: one writer at a time, transactions as plain functions over a connection.
+
+SQLite runs in WAL mode with `synchronous = FULL`, so that what was committed survives a power cut. Only the daemon
+checkpoints (`checkpoints=True`): SQLite before 3.51.3 can corrupt a WAL that two connections reset at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+
+from mailbound.errors import DatabaseError, InputError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_BUSY_SECONDS = 10
+_PATIENCE_SECONDS = 60  # how long a transaction of the daemon is tried again while the database is locked or gone
+
+
+class Database:
+    """A database and the threads that speak to it."""
+
+    def __init__(self, url: str, *, checkpoints: bool = False) -> None:
+        """Open the database at `url`. Raises InputError if the URL is of no use."""
+        try:
+            self.url = sa.make_url(url)
+            self._writer = sa.create_engine(self.url, **_options(self.url))
+        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
+            raise InputError(f"database.url: {error}") from None
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._reader = self._writer
+        if self.is_sqlite:
+            self._reader = sa.create_engine(self.url, **_options(self.url))
+            _prepare_sqlite(self._writer, begin="BEGIN IMMEDIATE", checkpoints=checkpoints)
+            _prepare_sqlite(self._reader, begin="BEGIN", checkpoints=False)
+        self._write_threads = ThreadPoolExecutor(1 if self.is_sqlite else 4, thread_name_prefix="database-write")
+        self._read_threads = ThreadPoolExecutor(2, thread_name_prefix="database-read")
+
+    @property
+    def path(self) -> Path | None:
+        """Return the file of a SQLite database, or None."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database else None
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """Give a connection in a writing transaction. Raises DatabaseError, and then nothing was written."""
+        with _translated(), self._writer.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def look(self) -> Iterator[sa.Connection]:
+        """Give a connection for reading: what it sees is of one moment."""
+        with _translated(), self._reader.begin() as connection:
+            yield connection
+
+    async def run(
+        self, function: Callable[Concatenate[sa.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function` in one writing transaction on a thread, and return what it returns.
+
+        It is run again, whole, while the database is locked or its connection was lost; so it must do nothing but
+        speak to the database. Raises DatabaseError when patience ends.
+        """
+        return await self._on(self._write_threads, self._writer, functools.partial(function, *args, **kwargs))
+
+    async def read(
+        self, function: Callable[Concatenate[sa.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function` in one reading transaction on a thread, and return what it returns."""
+        partial = functools.partial(function, *args, **kwargs)
+        return await self._on(self._read_threads, self._reader, partial)
+
+    async def _on(
+        self, threads: ThreadPoolExecutor, engine: sa.Engine, function: Callable[[sa.Connection], T]
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads, _persistently, engine, function)
+
+    def close(self) -> None:
+        """Wait for the transactions under way and close all connections."""
+        self._write_threads.shutdown()
+        self._read_threads.shutdown()
+        self._reader.dispose()
+        self._writer.dispose()
+
+
+def _persistently(engine: sa.Engine, function: Callable[[sa.Connection], T]) -> T:
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            with engine.begin() as connection:
+                return function(connection)
+        except sa.exc.DBAPIError as error:
+            if not _passing(error) or time.monotonic() > until:
+                raise DatabaseError(_first_line(error)) from error
+        time.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - jitter, no secret
+
+
+def _passing(error: sa.exc.DBAPIError) -> bool:
+    """Return whether the same transaction may well succeed in a moment."""
+    name = getattr(error.orig, "sqlite_errorname", "")
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    # 40001 serialization failure, 40P01 deadlock, 57P0x the server is going down or coming up
+    return (
+        error.connection_invalidated
+        or name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+        or sqlstate[:3] in {"400", "40P", "57P", "08"}
+    )
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        raise DatabaseError(_first_line(error)) from error
+
+
+def _first_line(error: sa.exc.DBAPIError) -> str:
+    return f"database: {str(error.orig).splitlines()[0] if str(error.orig) else error.orig!r}"
+
+
+def _options(url: sa.URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": _BUSY_SECONDS, "check_same_thread": False}}
+    return {"pool_pre_ping": True, "pool_size": 8}
+
+
+def _prepare_sqlite(engine: sa.Engine, *, begin: str, checkpoints: bool) -> None:
+    pragmas = (
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA foreign_keys = ON",
+        "PRAGMA cache_size = -65536",
+        "PRAGMA temp_store = MEMORY",
+        f"PRAGMA wal_autocheckpoint = {1000 if checkpoints else 0}",
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _connected(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # else sqlite3 begins transactions of its own, and not for SELECT or DDL
+        for pragma in pragmas:
+            connection.execute(pragma).close()
+        _private(engine.url.database)
+
+    @sa.event.listens_for(engine, "begin")
+    def _begun(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _private(database: str | None) -> None:
+    """Let nobody else read the database: it holds addresses and signing keys."""
+    for suffix in ("", "-wal", "-shm"):
+        path = f"{database}{suffix}"
+        if database and os.path.exists(path) and os.stat(path).st_uid == os.getuid():
+            os.chmod(path, 0o600)
