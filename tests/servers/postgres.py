@@ -1,0 +1,100 @@
+"""A private PostgreSQL that forgets: nothing is synced, since nothing here outlives the test run."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import psycopg
+
+from servers import need, need_root, processes
+
+_USER = "postgres"  # PostgreSQL refuses to run as root
+_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "200",
+    "unix_socket_directories": "",
+}
+
+
+class Postgres:
+    """The newest PostgreSQL of this machine; a context manager that runs it while it is open."""
+
+    def __init__(self) -> None:
+        """Number the databases from 1."""
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        """Make a cluster, start it, and return when it answers. Raises NotStartedError."""
+        need_root()
+        need("initdb")
+        self.home = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))
+        shutil.chown(self.home, _USER, _USER)
+        try:
+            self._initialise()
+            self._start()
+        except BaseException:
+            shutil.rmtree(self.home)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it at once and remove all it wrote."""
+        processes.stop(self._process, signal.SIGQUIT)
+        shutil.rmtree(self.home)
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[str]:
+        """Return the URL of a database that nobody used before; it is dropped in the end."""
+        name = f"test{next(self._numbers)}"
+        self._execute(f"CREATE DATABASE {name}")
+        try:
+            yield f"postgresql+psycopg://{_USER}@127.0.0.1:{self.port}/{name}"
+        finally:
+            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _initialise(self) -> None:
+        options = ["--no-sync", "--no-instructions", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]
+        command = [need("initdb"), *options, f"--pgdata={self.home}/data"]
+        subprocess.run(
+            command, check=True, capture_output=True, user=_USER, group=_USER, extra_groups=[], cwd=self.home
+        )
+
+    def _start(self) -> None:
+        self.port = processes.free_ports(["postgres"])["postgres"]
+        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+        command = [need("postgres"), "-D", f"{self.home}/data", "-p", str(self.port), *settings]
+        log = self.home / "log"
+        self._process = processes.start(command, log=log, user=_USER)
+        try:
+            processes.await_ready(self._answers, self._process, log=log)
+        except processes.NotStartedError:
+            processes.stop(self._process, signal.SIGQUIT)
+            raise
+
+    def _answers(self) -> bool:
+        # It listens before it lets anybody in.
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(
+            host="127.0.0.1", port=self.port, user=_USER, dbname="postgres", autocommit=True
+        )
+
+    def _execute(self, statement: str) -> None:
+        with self._connect() as connection:
+            connection.execute(statement)
