@@ -329,6 +329,7 @@ bounce = Table(  # EMLBOUNCED
     UniqueConstraint("delivery_id", "attempt", "recipient_id", "action", "status_class", name="uq_bounce_effect"),
     Index("ix_bounce_recipient", "recipient_id", "at"),
     Index("ix_bounce_address", "address_id", "at"),
+    Index("ix_bounce_run", "run_id", "category"),
     Index("ix_bounce_at", "at"),
 )
 

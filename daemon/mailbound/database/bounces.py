@@ -1,0 +1,300 @@
+"""Bounces: what was said about a delivery, what the policy made of it, and its effects, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from mailbound import address as addresses
+from mailbound import policy, tokens
+from mailbound.database import changes, deliveries
+from mailbound.database.changes import Cause
+from mailbound.database.tables import activity, address, bounce, delivery, recipient, recipient_status, run
+from mailbound.lifecycle import DeliveryState, RunState
+from mailbound.model import (
+    Action,
+    Category,
+    Disposition,
+    Evidence,
+    Fault,
+    Kind,
+    RecipientStatus,
+    Verdict,
+)
+from mailbound.policy import Decision, History, Past, Sign
+
+_COUNTED = (Disposition.APPLIED.value, Disposition.NOTED.value)
+_BLAMES_US = tuple(category.value for category in Category if category.fault is Fault.SENDER)
+_BLAMES_ADDRESS = tuple(category.value for category in Category if category.fault is Fault.ADDRESS)
+
+
+class Limits(policy.Limits, Protocol):
+    """The section `[policy]` of the configuration, as far as it is needed here."""
+
+    @property
+    def quiet_success(self) -> timedelta: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a mail or a reply says about one recipient, correlated but not yet judged."""
+
+    kind: Kind
+    at: datetime
+    action: Action
+    verdict: Verdict
+    evidence: Evidence
+    delivery_id: int | None = None
+    attempt: int = 0
+    recipient_id: int | None = None  # of an unsubscribe token, which names no delivery
+    store_id: int | None = None
+    mail_id: int | None = None
+    addresses: Sequence[str] = ()  # as the report names the recipient: original, then final
+    diagnostic: str = ""
+    reporting_mta: str = ""
+    remote_mta: str = ""
+    rule_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What was made of a finding."""
+
+    bounce_id: int
+    decision: Decision
+    finding: Finding
+    delivery_state: DeliveryState | None
+
+
+def record(connection: sa.Connection, finding: Finding, *, limits: Limits) -> Recorded | None:
+    """Judge a finding and write it with all its effects. Returns None if it was recorded before."""
+    target = _target(connection, finding)
+    if target is None and finding.recipient_id is None:
+        finding = replace(finding, evidence=Evidence.UNSIGNED, delivery_id=None)
+    sign, history = _sign(finding, target), _history(connection, finding, target, limits)
+    decision = policy.decide(sign, history, now=finding.at, limits=limits)
+    bounce_id = _insert(connection, finding, target, sign, decision)
+    if bounce_id is None:
+        return None
+    state = apply(connection, bounce_id, finding, decision, target)
+    return Recorded(bounce_id, decision, finding, state)
+
+
+def consider(connection: sa.Connection, finding: Finding, *, limits: Limits) -> Decision:
+    """Return what `record` would decide, and write nothing."""
+    target = _target(connection, finding)
+    if target is None and finding.recipient_id is None:
+        finding = replace(finding, evidence=Evidence.UNSIGNED, delivery_id=None)
+    history = _history(connection, finding, target, limits)
+    return policy.decide(_sign(finding, target), history, now=finding.at, limits=limits)
+
+
+def _target(connection: sa.Connection, finding: Finding) -> Any | None:
+    """Return the delivery that a finding speaks of, or None where its evidence does not hold."""
+    if finding.delivery_id is None:
+        return None
+    query = (
+        sa.select(
+            delivery,
+            run.c.state.label("run_state"),
+            activity.c.store_id,
+            address.c.key,
+        )
+        .join(run, run.c.id == delivery.c.run_id)
+        .join(activity, activity.c.id == run.c.activity_id)
+        .join(address, address.c.id == delivery.c.address_id)
+        .where(delivery.c.id == finding.delivery_id)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None or finding.evidence is Evidence.DIRECT:
+        return row
+    foreign = finding.store_id is not None and finding.store_id != row.store_id
+    never_sent = row.marked_at is None
+    too_old = row.marked_at is not None and finding.at - row.marked_at > tokens.VALID_FOR
+    return None if foreign or never_sent or too_old else row
+
+
+def _sign(finding: Finding, target: Any | None) -> Sign:
+    own = target is None or not finding.addresses or any(_same(text, target.key) for text in finding.addresses)
+    return Sign(
+        action=finding.action,
+        verdict=finding.verdict,
+        evidence=finding.evidence,
+        own_address=own,
+        marked_at=target.marked_at if target else None,
+        run_halted=target is not None and target.run_state == RunState.HALTED,
+    )
+
+
+def _same(text: str, key: str) -> bool:
+    return addresses.same(text, key)
+
+
+def _history(connection: sa.Connection, finding: Finding, target: Any | None, limits: Limits) -> History:
+    if target is None:
+        return History()
+    known = connection.execute(
+        sa.select(recipient_status).where(recipient_status.c.address_id == target.address_id)
+    ).one_or_none()
+    status = RecipientStatus(known.status) if known else RecipientStatus.DELIVERABLE
+    if known and known.until is not None and known.until <= finding.at:
+        status = RecipientStatus.DELIVERABLE
+    success = _last_success(connection, target.address_id, before=finding.at - limits.quiet_success)
+    conditions = [
+        bounce.c.address_id == target.address_id,
+        bounce.c.action == Action.FAILED,
+        bounce.c.disposition.in_(_COUNTED),
+        bounce.c.at <= finding.at,
+    ]
+    if success is not None:
+        conditions.append(bounce.c.at > success)
+    rows = connection.execute(
+        sa.select(bounce.c.at, bounce.c.category, bounce.c.permanent).where(*conditions).order_by(bounce.c.at)
+    )
+    arrived = sa.exists().where(
+        bounce.c.delivery_id == target.id,
+        bounce.c.action.in_((Action.DELIVERED.value, Action.RELAYED.value, Action.EXPANDED.value)),
+    )
+    return History(
+        status=status,
+        since=known.since if known else None,
+        failures=[Past(row.at, Category(row.category), row.permanent) for row in rows],
+        arrived=bool(connection.execute(sa.select(arrived)).scalar()),
+    )
+
+
+def _last_success(connection: sa.Connection, address_id: int, *, before: datetime) -> datetime | None:
+    """Return when mail last arrived: a report said so, or it was accepted before `before` and nothing came back."""
+    reported = sa.select(sa.func.max(bounce.c.at)).where(
+        bounce.c.address_id == address_id, bounce.c.action == Action.DELIVERED
+    )
+    quiet = (
+        sa.select(sa.func.max(delivery.c.settled_at))
+        .join(recipient, recipient.c.id == delivery.c.recipient_id)
+        .where(
+            recipient.c.address_id == address_id,
+            delivery.c.address_id == address_id,
+            delivery.c.state == DeliveryState.ACCEPTED,
+            delivery.c.settled_at <= before,
+        )
+    )
+    moments = [connection.execute(query).scalar() for query in (reported, quiet)]
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+def _insert(
+    connection: sa.Connection, finding: Finding, target: Any | None, sign: Sign, decision: Decision
+) -> int | None:
+    verdict = finding.verdict
+    category = verdict.category if sign.own_address else Category.UNCLEAR
+    named = finding.addresses[-1] if finding.addresses else (target.key if target else "")
+    status = str(verdict.status) if verdict.status else ""
+    values = {
+        "at": finding.at,
+        "kind": finding.kind,
+        "mail_id": finding.mail_id,
+        "store_id": target.store_id if target else finding.store_id,
+        "run_id": target.run_id if target else None,
+        "delivery_id": target.id if target else None,
+        "attempt": finding.attempt,
+        "recipient_id": target.recipient_id if target else finding.recipient_id,
+        "address_id": target.address_id if target else None,
+        "domain_id": target.domain_id if target else None,
+        "address": named[:320],
+        "evidence": finding.evidence,
+        "action": finding.action,
+        "status": status,
+        "status_class": _status_class(finding),
+        "diagnostic": finding.diagnostic[:1024],
+        "reporting_mta": finding.reporting_mta[:255],
+        "remote_mta": finding.remote_mta[:255],
+        "category": category,
+        "permanent": verdict.permanent,
+        "rule": verdict.rule,
+        "rule_version": finding.rule_version,
+        "disposition": decision.disposition,
+        "why": decision.why,
+    }
+    insert = changes.upsert(connection, bounce).values(values).on_conflict_do_nothing().returning(bounce.c.id)
+    return connection.execute(insert).scalar_one_or_none()
+
+
+def _status_class(finding: Finding) -> int:
+    if finding.action in {Action.DELIVERED, Action.RELAYED, Action.EXPANDED}:
+        return 2
+    return 5 if finding.verdict.permanent else 4
+
+
+def apply(
+    connection: sa.Connection, bounce_id: int, finding: Finding, decision: Decision, target: Any | None
+) -> DeliveryState | None:
+    """Write the effects of a decision; return the delivery's state afterwards, or None if it speaks of none."""
+    cause = Cause(finding.kind, bounce_id=bounce_id, rule_version=finding.rule_version)
+    state = None
+    if target is not None:
+        state = DeliveryState(target.state)
+        if decision.delivery is not None and finding.evidence is Evidence.SIGNED:
+            status = str(finding.verdict.status) if finding.verdict.status else ""
+            state = deliveries.report(
+                connection,
+                target.id,
+                decision.delivery,
+                reason=finding.verdict.category if finding.action is Action.FAILED else "",
+                status=status,
+                now=finding.at,
+            )
+        if decision.status is not None:
+            changes.set_status(
+                connection,
+                address_id=target.address_id,
+                status=decision.status.status,
+                category=decision.status.category or "",
+                until=decision.status.until,
+                cause=cause,
+                now=finding.at,
+            )
+    if decision.opt_out is not None:
+        _opt_out(connection, finding, decision, target, cause)
+    return state
+
+
+def _opt_out(
+    connection: sa.Connection, finding: Finding, decision: Decision, target: Any | None, cause: Cause
+) -> None:
+    recipient_id = target.recipient_id if target else finding.recipient_id
+    store_id = target.store_id if target else finding.store_id
+    if recipient_id is None or store_id is None or decision.opt_out is None:
+        return
+    people = sa.select(recipient.c.id).where(recipient.c.id == recipient_id)
+    if decision.whole_address:
+        own = sa.select(recipient.c.address_id).where(recipient.c.id == recipient_id).scalar_subquery()
+        people = sa.select(recipient.c.id).where(recipient.c.address_id == own)
+    for person in connection.execute(people).scalars().all():
+        changes.set_opt_in(
+            connection,
+            recipient_id=person,
+            store_id=store_id,
+            receive=False,
+            source=decision.opt_out,
+            cause=cause,
+            now=finding.at,
+        )
+
+
+def blame(connection: sa.Connection, run_id: int) -> tuple[int, int]:
+    """Return how many failures of a run blame us, and how many say for good that an address is dead."""
+    counts = connection.execute(
+        sa.select(
+            sa.func.count(sa.case((bounce.c.category.in_(_BLAMES_US), 1))),
+            sa.func.count(sa.case((bounce.c.category.in_(_BLAMES_ADDRESS) & bounce.c.permanent, 1))),
+        ).where(
+            bounce.c.run_id == run_id,
+            bounce.c.action == Action.FAILED,
+            bounce.c.category.in_(_BLAMES_US + _BLAMES_ADDRESS),
+        )
+    ).one()
+    return counts[0], counts[1]

@@ -1,0 +1,350 @@
+"""Deliveries: claimed, marked, settled, given back. Every state comes from `lifecycle.advance`.
+
+What a crash leaves: rows in `claimed` were never on the wire and go back to `queued`; rows in `sending` are in doubt
+and become `unknown`. `recover` does both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from mailbound import lifecycle
+from mailbound.database import audience, tally
+from mailbound.database.tables import activity, address, delivery, domain, recipient, run
+from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunState
+
+REPLY_LIMIT = 512
+ERASED = "erased"
+ADDRESS_CHANGED = "address-changed"
+
+_SWEEP = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery that this node shall send, with its recipient as they are now."""
+
+    id: int
+    run_id: int
+    recipient_id: int
+    attempt: int  # the number of the attempt that comes now, from 1
+    domain: str
+    external_id: str
+    address: str
+    name: str
+    locale: str
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a delivery that this node claimed."""
+
+    delivery_id: int
+    event: DeliveryEvent
+    attempt: int | None = None  # None: the attempt is not counted
+    next_attempt_at: datetime | None = None
+    reason: str | None = None
+    status: str | None = None
+    reply: str | None = None
+
+
+def claim(
+    connection: sa.Connection, *, run_id: int, store_id: int, node_id: int, limit: int, now: datetime
+) -> list[Claimed]:
+    """Claim up to `limit` due deliveries of a run, the longest due first.
+
+    Those who may not get it any more are skipped here, so that no connection is spent on them.
+    """
+    due = (
+        sa.select(delivery.c.id)
+        .where(
+            delivery.c.run_id == run_id,
+            delivery.c.state == DeliveryState.QUEUED,
+            delivery.c.next_attempt_at <= now,
+        )
+        .order_by(delivery.c.next_attempt_at, delivery.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    claimed = lifecycle.advance(DeliveryState.QUEUED, DeliveryEvent.CLAIM)
+    taken = (
+        delivery.update()
+        .where(delivery.c.id.in_(due.scalar_subquery()))
+        .values(state=claimed, node_id=node_id)
+        .returning(delivery.c.id)
+    )
+    ids = list(connection.execute(taken).scalars())
+    if not ids:
+        return []
+    rows = connection.execute(_people(ids, store_id, now)).all()
+    skipped = [
+        Settlement(row.id, DeliveryEvent.SKIP, reason=ERASED if row.external_id is None else row.objection)
+        for row in rows
+        if row.external_id is None or row.objection
+    ]
+    settle(connection, skipped, node_id=node_id, now=now)
+    return [
+        Claimed(
+            row.id,
+            row.run_id,
+            row.recipient_id,
+            row.attempt + 1,
+            row.domain,
+            row.external_id,
+            row.address,
+            row.name,
+            row.locale,
+            row.attributes,
+        )
+        for row in rows
+        if row.external_id is not None and not row.objection
+    ]
+
+
+def _people(ids: Sequence[int], store_id: int, now: datetime) -> sa.Select[Any]:
+    objection = audience.objection(delivery.c.recipient_id, delivery.c.address_id, delivery.c.domain_id, store_id, now)
+    return (
+        sa.select(
+            delivery.c.id,
+            delivery.c.run_id,
+            delivery.c.recipient_id,
+            delivery.c.attempt,
+            domain.c.name.label("domain"),
+            recipient.c.external_id,
+            recipient.c.address,
+            recipient.c.name,
+            recipient.c.locale,
+            recipient.c.attributes,
+            objection.label("objection"),
+        )
+        .select_from(
+            delivery.join(domain, domain.c.id == delivery.c.domain_id).outerjoin(
+                recipient, recipient.c.id == delivery.c.recipient_id
+            )
+        )
+        .where(delivery.c.id.in_(ids))
+        .order_by(delivery.c.id)
+    )
+
+
+def mark(connection: sa.Connection, ids: Sequence[int], *, node_id: int, now: datetime) -> set[int]:
+    """Mark deliveries `sending`, and return those whose final dot may go out once this is committed.
+
+    The rest were claimed by nobody, or their run no longer sends, or their recipient changed their mind, status or
+    address in the meantime: whoever asked must not send the final dot.
+    """
+    if not ids:
+        return set()
+    store_id = (
+        sa.select(activity.c.store_id)
+        .join(run, run.c.activity_id == activity.c.id)
+        .where(run.c.id == delivery.c.run_id, run.c.state == RunState.SENDING)
+        .scalar_subquery()
+    )
+    same_address = sa.exists().where(
+        recipient.c.id == delivery.c.recipient_id, recipient.c.address_id == delivery.c.address_id
+    )
+    marked = (
+        delivery.update()
+        .where(
+            delivery.c.id.in_(ids),
+            delivery.c.state.in_(lifecycle.sources(DeliveryEvent.MARK)),
+            delivery.c.node_id == node_id,
+            store_id.isnot(None),
+            audience.opted_in(delivery.c.recipient_id, store_id),
+            audience.deliverable(delivery.c.address_id, now),
+            sa.not_(audience.suppressed(delivery.c.address_id, delivery.c.domain_id, now)),
+            same_address,
+        )
+        .values(
+            state=lifecycle.advance(DeliveryState.CLAIMED, DeliveryEvent.MARK),
+            attempt=delivery.c.attempt + 1,
+            marked_at=now,
+        )
+        .returning(delivery.c.id)
+    )
+    return set(connection.execute(marked).scalars())
+
+
+def settle(
+    connection: sa.Connection, settlements: Sequence[Settlement], *, node_id: int, now: datetime
+) -> dict[int, DeliveryState]:
+    """Write what became of deliveries that `node_id` claimed; return the state of each afterwards.
+
+    A delivery that another node took over in the meantime is left alone and missing from what is returned.
+    """
+    rows = _lock(connection, [settlement.delivery_id for settlement in settlements])
+    states: dict[int, DeliveryState] = {}
+    moves = tally.Moves()
+    changed = []
+    for settlement in settlements:
+        row = rows.get(settlement.delivery_id)
+        if row is None or row.node_id != node_id:
+            continue
+        before = DeliveryState(row.state)
+        after = lifecycle.advance(before, settlement.event)
+        states[row.id] = after
+        moves.move(row.run_id, row.domain_id, before, after)
+        queued = after is DeliveryState.QUEUED
+        changed.append(
+            {
+                "b_id": row.id,
+                "state": after,
+                "node_id": None,
+                "attempt": row.attempt if settlement.attempt is None else settlement.attempt,
+                "next_attempt_at": (settlement.next_attempt_at or now) if queued else None,
+                "reason": settlement.reason or row.reason,
+                "status": settlement.status or row.status,
+                "reply": (settlement.reply or row.reply or "")[:REPLY_LIMIT] or None,
+                "settled_at": None if queued else now,
+            }
+        )
+    if changed:
+        connection.execute(_settled(), changed)
+    moves.write(connection, node_id=node_id, now=now)
+    return states
+
+
+def _settled() -> sa.Update:
+    names = ("state", "node_id", "attempt", "next_attempt_at", "reason", "status", "reply", "settled_at")
+    return (
+        delivery.update()
+        .where(delivery.c.id == sa.bindparam("b_id"))
+        .values({name: sa.bindparam(name, type_=delivery.c[name].type) for name in names})
+    )
+
+
+def report(
+    connection: sa.Connection, delivery_id: int, event: DeliveryEvent, *, reason: str, status: str, now: datetime
+) -> DeliveryState:
+    """Move a delivery by what a report from outside said of it, and return its state afterwards."""
+    row = _lock(connection, [delivery_id])[delivery_id]
+    before = DeliveryState(row.state)
+    after = lifecycle.advance(before, event)
+    if after is not before:
+        moves = tally.Moves()
+        moves.move(row.run_id, row.domain_id, before, after)
+        moves.write(connection, node_id=0, now=now)
+        values = {"state": after, "reason": reason or row.reason, "status": status or row.status}
+        connection.execute(delivery.update().where(delivery.c.id == delivery_id).values(values))
+    return after
+
+
+def recover(
+    connection: sa.Connection, node_ids: Iterable[int], *, node_id: int, now: datetime
+) -> dict[DeliveryState, int]:
+    """Give back what dead nodes held: claims return to the queue, what was marked is in doubt.
+
+    What is in doubt goes where its activity wants it: back to the queue (`resend`), or it stays `unknown` (`hold`).
+    """
+    held = (
+        sa.select(delivery.c.id, delivery.c.state, delivery.c.node_id, activity.c.in_doubt)
+        .select_from(delivery.join(run, run.c.id == delivery.c.run_id).join(activity, activity.c.id == run.c.activity_id))
+        .where(
+            delivery.c.state.in_((DeliveryState.CLAIMED.value, DeliveryState.SENDING.value)),
+            delivery.c.node_id.in_(tuple(node_ids)),
+        )
+    )
+    counts = {DeliveryState.QUEUED: 0, DeliveryState.UNKNOWN: 0}
+    for row in connection.execute(held).all():
+        if row.state == DeliveryState.CLAIMED:
+            release = Settlement(row.id, DeliveryEvent.RELEASE)
+            settle(connection, [release], node_id=row.node_id, now=now)
+            counts[DeliveryState.QUEUED] += 1
+        else:
+            lost = Settlement(row.id, DeliveryEvent.LOSE, reply="the daemon died before the relay's reply was recorded")
+            settle(connection, [lost], node_id=row.node_id, now=now)
+            counts[DeliveryState.UNKNOWN] += 1
+            if row.in_doubt == "resend":
+                resend(connection, row.id, now=now)
+    return counts
+
+
+def resend(connection: sa.Connection, delivery_id: int, *, now: datetime) -> None:
+    """Put a delivery in doubt back into the queue; its Message-ID stays the same."""
+    row = _lock(connection, [delivery_id])[delivery_id]
+    before = DeliveryState(row.state)
+    if DeliveryEvent.RESEND not in lifecycle.DELIVERY[before]:
+        return
+    after = lifecycle.advance(before, DeliveryEvent.RESEND)
+    moves = tally.Moves()
+    moves.move(row.run_id, row.domain_id, before, after)
+    moves.write(connection, node_id=0, now=now)
+    values = {"state": after, "node_id": None, "next_attempt_at": now, "settled_at": None}
+    connection.execute(delivery.update().where(delivery.c.id == delivery_id).values(values))
+
+
+def readdress(connection: sa.Connection, delivery_id: int) -> bool:
+    """Let a delivery follow its recipient to a new address; return whether there was one to follow."""
+    fresh = (
+        sa.select(recipient.c.address_id, address.c.domain_id)
+        .select_from(recipient.join(address, address.c.id == recipient.c.address_id))
+        .join(delivery, delivery.c.recipient_id == recipient.c.id)
+        .where(delivery.c.id == delivery_id, delivery.c.address_id != recipient.c.address_id)
+    )
+    row = connection.execute(fresh).one_or_none()
+    if row is not None:
+        values = {"address_id": row.address_id, "domain_id": row.domain_id}
+        connection.execute(delivery.update().where(delivery.c.id == delivery_id).values(values))
+    return row is not None
+
+
+def sweep(
+    connection: sa.Connection,
+    run_id: int,
+    event: DeliveryEvent,
+    *,
+    now: datetime,
+    reason: str,
+    limit: int = _SWEEP,
+) -> int:
+    """Close up to `limit` queued deliveries of a run that expired or was cancelled; return how many."""
+    after = lifecycle.advance(DeliveryState.QUEUED, event)
+    some = (
+        sa.select(delivery.c.id)
+        .where(delivery.c.run_id == run_id, delivery.c.state == DeliveryState.QUEUED)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    closed = (
+        delivery.update()
+        .where(delivery.c.id.in_(some.scalar_subquery()))
+        .values(state=after, next_attempt_at=None, settled_at=now, reason=reason)
+        .returning(delivery.c.domain_id)
+    )
+    moves = tally.Moves()
+    count = 0
+    for domain_id in connection.execute(closed).scalars():
+        moves.move(run_id, domain_id, DeliveryState.QUEUED, after)
+        count += 1
+    moves.write(connection, node_id=0, now=now)
+    return count
+
+
+def next_due(connection: sa.Connection, run_id: int) -> datetime | None:
+    """Return when the next queued delivery of a run is due, or None if none is queued."""
+    due = sa.select(sa.func.min(delivery.c.next_attempt_at)).where(
+        delivery.c.run_id == run_id, delivery.c.state == DeliveryState.QUEUED
+    )
+    return connection.execute(due).scalar()
+
+
+def any_open(connection: sa.Connection, run_id: int) -> bool:
+    """Return whether a delivery of the run still has something to do."""
+    queued = sa.exists().where(delivery.c.run_id == run_id, delivery.c.state == DeliveryState.QUEUED)
+    held = sa.exists().where(
+        delivery.c.run_id == run_id,
+        delivery.c.state.in_((DeliveryState.CLAIMED.value, DeliveryState.SENDING.value)),
+    )
+    return bool(connection.execute(sa.select(queued | held)).scalar())
+
+
+def _lock(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Any]:
+    wanted = sa.select(delivery).where(delivery.c.id.in_(ids)).order_by(delivery.c.id).with_for_update()
+    return {row.id: row for row in connection.execute(wanted)} if ids else {}

@@ -1,0 +1,166 @@
+"""Mail from the inbound accounts: kept raw before anything else, then read, and never lost."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from mailbound.database import changes
+from mailbound.database.tables import inbound_mail, inbound_raw, store
+from mailbound.errors import InputError
+from mailbound.model import Kind
+
+NEW = "new"
+READ = "read"
+POISON = "poison"
+
+TRIES = 2
+"""A mail whose reading killed the reader this often is poison: it is kept, shown, and read no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A mail as the mailbox handed it over."""
+
+    uid: str
+    content: bytes
+    size_octets: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A kept mail that is to be read."""
+
+    id: int
+    store_id: int
+    fetched_at: datetime
+    content: bytes
+
+
+def keep(connection: sa.Connection, store_id: int, arrivals: Iterable[Arrival], *, now: datetime) -> int:
+    """Keep raw mail; return how many were new. A mail counts once, by its uid and content."""
+    count = 0
+    for arrival in arrivals:
+        row = {
+            "store_id": store_id,
+            "uid": arrival.uid[:255],
+            "sha256": hashlib.sha256(arrival.content).hexdigest(),
+            "size_octets": arrival.size_octets,
+            "truncated": arrival.truncated,
+            "fetched_at": now,
+            "state": NEW,
+        }
+        insert = changes.upsert(connection, inbound_mail).values(row).on_conflict_do_nothing()
+        mail_id = connection.execute(insert.returning(inbound_mail.c.id)).scalar_one_or_none()
+        if mail_id is not None:
+            content = zlib.compress(arrival.content, 6)
+            connection.execute(inbound_raw.insert().values(mail_id=mail_id, content=content))
+            count += 1
+    return count
+
+
+def known(connection: sa.Connection, store_id: int, uids: Sequence[str]) -> set[str]:
+    """Return which of `uids` are kept already, so that mail left on the server is not fetched again."""
+    found: set[str] = set()
+    for start in range(0, len(uids), 500):
+        query = sa.select(inbound_mail.c.uid).where(
+            inbound_mail.c.store_id == store_id, inbound_mail.c.uid.in_(uids[start : start + 500])
+        )
+        found.update(connection.execute(query).scalars())
+    return found
+
+
+def take(connection: sa.Connection, *, limit: int) -> list[Unread]:
+    """Return new mail to read, the oldest first. The try is counted now, so that poison is known by its tries."""
+    oldest = (
+        sa.select(inbound_mail.c.id)
+        .where(inbound_mail.c.state == NEW)
+        .order_by(inbound_mail.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    ids = list(connection.execute(oldest).scalars())
+    if not ids:
+        return []
+    counted = inbound_mail.update().where(inbound_mail.c.id.in_(ids)).values(attempts=inbound_mail.c.attempts + 1)
+    connection.execute(counted)
+    rows = connection.execute(
+        sa.select(inbound_mail, inbound_raw.c.content)
+        .join(inbound_raw, inbound_raw.c.mail_id == inbound_mail.c.id)
+        .where(inbound_mail.c.id.in_(ids))
+        .order_by(inbound_mail.c.id)
+    ).all()
+    poisonous = [row.id for row in rows if row.attempts > TRIES]
+    if poisonous:
+        poison(connection, poisonous, why=f"reading it failed {TRIES} times")
+    return [
+        Unread(row.id, row.store_id, row.fetched_at, zlib.decompress(row.content))
+        for row in rows
+        if row.attempts <= TRIES
+    ]
+
+
+def poison(connection: sa.Connection, ids: Sequence[int], *, why: str) -> None:
+    """Set mail aside that cannot be read."""
+    values = {"state": POISON, "why": why[:255]}
+    connection.execute(inbound_mail.update().where(inbound_mail.c.id.in_(ids)).values(values))
+
+
+def settle(
+    connection: sa.Connection, mail_id: int, *, kind: Kind, subject: str, why: str, now: datetime
+) -> None:
+    """Write what a mail was."""
+    values = {"state": READ, "kind": kind, "subject": subject[:255], "why": why[:255], "read_at": now}
+    connection.execute(inbound_mail.update().where(inbound_mail.c.id == mail_id).values(values))
+
+
+def raw(connection: sa.Connection, mail_id: int) -> bytes:
+    """Return a kept mail. Raises InputError if it is not there, or no longer."""
+    content = connection.execute(
+        sa.select(inbound_raw.c.content).where(inbound_raw.c.mail_id == mail_id)
+    ).scalar_one_or_none()
+    if content is None:
+        raise InputError(f"mail {mail_id} is not kept; `mailbound bounce list --mail` shows what is")
+    return zlib.decompress(bytes(content))
+
+
+def recent(connection: sa.Connection, *, kinds: Sequence[str] = (), limit: int = 50) -> Sequence[Any]:
+    """Return kept mail, the latest first: its id, store, state, kind, subject, why and time."""
+    query = (
+        sa.select(inbound_mail, store.c.name.label("store"))
+        .join(store, store.c.id == inbound_mail.c.store_id)
+        .order_by(inbound_mail.c.id.desc())
+        .limit(limit)
+    )
+    if kinds:
+        query = query.where(inbound_mail.c.kind.in_(kinds))
+    return connection.execute(query).all()
+
+
+def held_octets(connection: sa.Connection) -> int:
+    """Return how many octets of raw mail are kept."""
+    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.sum(inbound_mail.c.size_octets), 0)).where(
+        sa.exists().where(inbound_raw.c.mail_id == inbound_mail.c.id))).scalar_one())
+
+
+def purge(connection: sa.Connection, *, before: datetime, limit: int = 1000) -> int:
+    """Drop the raw bytes of understood mail fetched before `before`, the oldest first; return how many."""
+    old = (
+        sa.select(inbound_mail.c.id)
+        .where(
+            inbound_mail.c.state == READ,
+            inbound_mail.c.kind != Kind.UNRECOGNISED,
+            inbound_mail.c.fetched_at < before,
+            sa.exists().where(inbound_raw.c.mail_id == inbound_mail.c.id),
+        )
+        .order_by(inbound_mail.c.id)
+        .limit(limit)
+    )
+    return connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id.in_(old.scalar_subquery()))).rowcount

@@ -1,0 +1,101 @@
+"""How many deliveries of a run stand where, kept as deltas in the transaction that moves them.
+
+Open states count as `open`. A row belongs to one node, so that no two hosts wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from mailbound import lifecycle, tokens
+from mailbound.database import changes
+from mailbound.database.tables import delivery, tally
+from mailbound.lifecycle import DeliveryState
+
+OPEN = "open"
+
+
+class Moves:
+    """The deltas of one transaction."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._deltas: Counter[tuple[int, int, str]] = Counter()
+
+    def enter(self, run_id: int, domain_id: int, state: DeliveryState, count: int = 1) -> None:
+        """Count deliveries that are new in `state`."""
+        self._deltas[run_id, domain_id, outcome(state)] += count
+
+    def move(self, run_id: int, domain_id: int, before: DeliveryState, after: DeliveryState) -> None:
+        """Count a delivery that went from one state to another."""
+        self._deltas[run_id, domain_id, outcome(before)] -= 1
+        self._deltas[run_id, domain_id, outcome(after)] += 1
+
+    def write(self, connection: sa.Connection, *, node_id: int, now: datetime) -> None:
+        """Add the deltas to the table."""
+        rows = [
+            {
+                "run_id": run_id,
+                "domain_id": domain_id,
+                "outcome": name,
+                "day": tokens.day_number(now),
+                "node_id": node_id,
+                "count": count,
+            }
+            for (run_id, domain_id, name), count in sorted(self._deltas.items())
+            if count
+        ]
+        if rows:
+            insert = changes.upsert(connection, tally)
+            added = insert.on_conflict_do_update(
+                index_elements=list(tally.primary_key), set_={"count": tally.c.count + insert.excluded.count}
+            )
+            connection.execute(added, rows)
+        self._deltas.clear()
+
+
+def outcome(state: DeliveryState) -> str:
+    """Return the name under which a state is counted."""
+    return OPEN if state in lifecycle.OPEN else state.value
+
+
+def of_run(connection: sa.Connection, run_id: int) -> dict[str, int]:
+    """Return how many deliveries of a run stand where; outcomes without any are left out."""
+    counts = (
+        sa.select(tally.c.outcome, sa.func.sum(tally.c.count))
+        .where(tally.c.run_id == run_id)
+        .group_by(tally.c.outcome)
+    )
+    return {name: int(count) for name, count in connection.execute(counts) if count}
+
+
+def differences(connection: sa.Connection) -> list[tuple[int, str, int, int]]:
+    """Return (run, outcome, tallied, counted) where the tally is not the sum of the states; reads everything."""
+    state = sa.case(
+        (delivery.c.state.in_(tuple(lifecycle.OPEN)), sa.literal(OPEN)), else_=delivery.c.state
+    )
+    counted = {
+        (run_id, name): count
+        for run_id, name, count in connection.execute(
+            sa.select(delivery.c.run_id, state, sa.func.count()).group_by(delivery.c.run_id, state)
+        )
+    }
+    tallied = {
+        (run_id, name): int(count)
+        for run_id, name, count in connection.execute(
+            sa.select(tally.c.run_id, tally.c.outcome, sa.func.sum(tally.c.count)).group_by(
+                tally.c.run_id, tally.c.outcome
+            )
+        )
+        if count
+    }
+    return [
+        (run_id, name, tallied.get((run_id, name), 0), counted.get((run_id, name), 0))
+        for run_id, name in sorted(counted.keys() | tallied.keys())
+        if tallied.get((run_id, name), 0) != counted.get((run_id, name), 0)
+    ]
+
+
