@@ -1,0 +1,227 @@
+"""Reading config.toml: every fault is found in one go, each on one line with file, key and mend."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from mailbound.config import secrets as credentials
+from mailbound.config.quantities import nearest, quote
+from mailbound.config.sections import Config, SectionFaults, Surroundings
+from mailbound.errors import ConfigError
+
+Place = tuple[str, ...]
+Fault = tuple[Place, str]
+Tree = dict[str, Any]
+
+_SECRET_WORDS = re.compile(r"passw|secret|token$|api_?key", re.IGNORECASE)
+_WRONG_KIND = {
+    "bool_type": "is not a truth value; write true or false, without quotes",
+    "dict_type": "is not a table",
+    "model_type": "is not a table",
+    "string_type": "is not a text; put it in quotes",
+}
+
+
+def load(path: Path, *, secrets: bool = False, environment: Mapping[str, str] = os.environ) -> Config:
+    """Return the configuration in the file `path`. Raises ConfigError with one line for each of its faults.
+
+    Secrets are taken where they are at hand; with `secrets` a missing one is a fault as well. Relative paths begin
+    at the file's folder, the SQLite file's at `$STATE_DIRECTORY` where systemd gives one.
+    """
+    tree = _read(path)
+    tree |= {name: tree.get(name, {}) for name in Config.model_fields if name != "stores"}
+    faults = [*_shared_mailboxes(tree)]
+    found, missing = _secrets(tree, environment)
+    if secrets:
+        faults += [*missing, *_missing_commands(tree)]
+    folder = path.absolute().parent
+    surroundings = Surroundings(folder, _state_folder(folder, environment), found)
+    try:
+        config = Config.model_validate(tree, context=surroundings, by_alias=True, by_name=False)
+    except ValidationError as error:
+        faults = [*(fault for detail in error.errors() for fault in _translate(detail)), *faults]
+    if faults:
+        order = _order(tree)
+        faults.sort(key=lambda fault: order.get(fault[0], order.get(fault[0][:-1], len(order))))
+        raise ConfigError([f"{path}: {_dotted(place)}: {text}" for place, text in faults])
+    return config
+
+
+def _read(path: Path) -> Tree:
+    """Return the tables of the file. Raises ConfigError if it cannot be read or is no TOML."""
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        fault = "there is no such file; name one with --config or MAILBOUND_CONFIG"
+    except OSError as error:
+        fault = f"it cannot be read: {error.strerror}"
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        fault = f"line {line}: it is not UTF-8"
+    except tomllib.TOMLDecodeError as error:
+        fault = _syntax(str(error))
+    except RecursionError:
+        fault = "it is nested too deeply"
+    raise ConfigError([f"{path}: {fault}"])
+
+
+def _syntax(message: str) -> str:
+    match = re.fullmatch(r"(.*) \(at (line \d+, column \d+|end of document)\)", message, re.DOTALL)
+    text, place = (match[1], match[2]) if match else (message, "")
+    hint = (
+        "; texts, durations and sizes need quotes"
+        if text.startswith(("Invalid value", "Expected newline"))
+        else ""
+    )
+    text = text if text.isprintable() else ascii(text)
+    return f"{place}: {text[:1].lower()}{text[1:]}{hint}" if place else f"{text}{hint}"
+
+
+def _state_folder(folder: Path, environment: Mapping[str, str]) -> Path:
+    """Return where the SQLite file lies if its path is relative.
+
+    /etc/NAME belongs to the administrator and is read-only for the daemon; its state lies in /var/lib/NAME (FHS
+    §5.8), which is also what systemd gives: so the daemon and the command line find the same file.
+    """
+    if given := environment.get("STATE_DIRECTORY"):
+        return Path(given.split(":")[0])
+    if folder.parent == Path("/etc"):
+        return Path("/var/lib") / folder.name
+    return folder
+
+
+# --- faults that pydantic finds ---------------------------------------------------------------------------
+
+
+def _translate(error: ErrorDetails) -> Iterator[Fault]:
+    place = tuple(str(part) for part in error["loc"] if part != "[key]")
+    kind = error["type"]
+    context = error.get("ctx", {})
+    if kind == "value_error" and isinstance(context["error"], SectionFaults):
+        yield from (((*place, key), text) for key, text in context["error"].findings)
+    elif kind == "value_error":
+        yield place, str(context["error"])
+    elif kind == "missing":
+        yield place, _missing(place)
+    elif kind == "extra_forbidden":
+        yield place, _unknown(place)
+    elif kind == "literal_error":
+        known = re.findall(r"'([^']*)'", context["expected"])
+        hint = nearest(error["input"], known) if isinstance(error["input"], str) else ""
+        yield place, f"{quote(error['input'])} is not one of {', '.join(known)}{'; ' + hint if hint else ''}"
+    else:
+        yield place, f"{quote(error['input'])} {_WRONG_KIND.get(kind, error['msg'])}"
+
+
+def _missing(place: Place) -> str:
+    model = _model_at(place)
+    if model is None:
+        return "it is missing"
+    table = _dotted(("stores", "NAME")) if place == ("stores",) else _dotted(place)
+    return f"the table is missing; write [{table}]"
+
+
+def _unknown(place: Place) -> str:
+    parent = _model_at(place[:-1])
+    known = [field.alias or name for name, field in parent.model_fields.items()] if parent else []
+    if _SECRET_WORDS.search(place[-1]):
+        credential = "password_credential"
+        hint = f'; use {credential} = "NAME"' if credential in known else ""
+        return f"a secret does not stand in this file{hint}"
+    what = "section" if len(place) == 1 else "key"
+    return f"there is no such {what}; {nearest(place[-1], known) or 'there are ' + ', '.join(known)}"
+
+
+def _model_at(place: Place) -> type[BaseModel] | None:
+    """Return the section that stands at `place`; for `stores` itself, what each store is."""
+    annotation: Any = Config
+    for part in place:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            fields = {field.alias or name: field for name, field in annotation.model_fields.items()}
+            if part not in fields:
+                return None
+            annotation = fields[part].annotation
+        else:  # dict[str, Store]
+            annotation = get_args(annotation)[1] if len(get_args(annotation)) == 2 else None
+    if place == ("stores",):
+        annotation = get_args(annotation)[1]
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+# --- faults that need more than one section, sought in the raw tables, so that no other fault can hide them ----
+
+
+def _tables(tree: Tree, *names: str) -> Iterator[tuple[Place, Tree]]:
+    """Give the tables called `names` of each store, with their places."""
+    stores = tree.get("stores")
+    for store, table in stores.items() if isinstance(stores, dict) else ():
+        for name in names:
+            if isinstance(table, dict) and isinstance(table.get(name), dict):
+                yield ("stores", store, name), table[name]
+
+
+def _shared_mailboxes(tree: Tree) -> Iterator[Fault]:
+    """Give the mailboxes and addresses that a store shares with one before it: each would take the other's mail."""
+    owners: dict[tuple[str, ...], str] = {}
+    for place, table in _tables(tree, "inbound"):
+        mailbox = [str(table.get(key)).lower() for key in ("host", "port", "username")]
+        for key, claim in (("username", tuple(mailbox)), ("address", (str(table.get("address")).lower(),))):
+            owner = owners.setdefault(claim, place[1])
+            if owner != place[1] and key in table:
+                what = "mailbox" if key == "username" else "address"
+                yield (*place, key), f"stores.{owner} has this {what} already; each store needs its own"
+
+
+def _secrets(tree: Tree, environment: Mapping[str, str]) -> tuple[dict[str, SecretStr], list[Fault]]:
+    """Return the secrets that are at hand, by name, and a fault for each that is not."""
+    found, missing = {}, []
+    database = tree["database"] if isinstance(tree["database"], dict) else {}
+    for place, table in (("database",), database), *_tables(tree, "outbound", "inbound"):
+        name = table.get("password_credential")
+        if isinstance(name, str) and re.fullmatch(r"[\w-]+", name):
+            try:
+                found[name] = credentials.read(name, environment=environment)
+            except ValueError as error:
+                missing.append(((*place, "password_credential"), str(error)))
+    return found, missing
+
+
+def _missing_commands(tree: Tree) -> Iterator[Fault]:
+    for place, table in _tables(tree, "outbound"):
+        command = table.get("token_command")
+        program = command[0] if isinstance(command, list) and command else None
+        if isinstance(program, str) and program.startswith("/") and not os.access(program, os.X_OK):
+            yield (*place, "token_command"), f"{quote(program)} is not a program that can be run"
+
+
+# --- writing places ----------------------------------------------------------------------------------------
+
+
+def _dotted(place: Sequence[str]) -> str:
+    return ".".join(
+        part
+        if re.fullmatch(r"[A-Za-z0-9_-]+", part)
+        else json.dumps(part, ensure_ascii=not part.isprintable())
+        for part in place
+    )
+
+
+def _order(tree: Tree, place: Place = ()) -> dict[Place, int]:
+    """Return where each key stands in the file, so that faults are told in its order."""
+    order: dict[Place, int] = {}
+    pending: list[tuple[Place, Any]] = [(place, tree)]
+    while pending:
+        here, value = pending.pop()
+        order[here] = len(order)
+        if isinstance(value, dict):
+            pending += reversed([((*here, key), inner) for key, inner in value.items()])
+    return order
