@@ -1,0 +1,209 @@
+"""One connection to a relay: replies are matched, one by one and in order, with what was asked.
+
+Every command that is written leaves an expectation in a queue; every reply takes the oldest. So commands may
+be written in groups (RFC 2920), while no reply can shift to another command: whatever comes unasked, or is no
+reply, or comes too late, ends the connection, and everyone still waiting is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from typing import NamedTuple, Protocol
+
+from mailbound.model import Phase, Reply
+from mailbound.relay import replies
+
+READ_SIZE = 8192
+"""Replies are short; asyncio would allocate 256 KiB for each read."""
+
+BLOCK = 65_536
+"""How much of a body is written before the relay must have taken most of it."""
+
+
+class Asker(Protocol):
+    """Who waits for replies. Exactly one of the two is called for each expectation."""
+
+    def answered(self, phase: Phase, reply: Reply) -> None:
+        """Take the reply."""
+
+    def lost(self, phase: Phase, why: str) -> None:
+        """Learn that no reply will come. The connection is closed already."""
+
+
+class Expectation(NamedTuple):
+    """A reply that is still to come, and how long it may take once it is next in line."""
+
+    phase: Phase
+    seconds: float
+    asker: Asker
+
+
+class Connection(asyncio.Protocol):
+    """The transport of an open session, with its queue of expectations.
+
+    `closed` tells whether it is over, and then `why`, and `last_words` is the reply that came unasked, if one
+    did.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        """Take over `transport` from the protocol that opened the session."""
+        self.closed = False
+        self.why = ""
+        self.last_words: Reply | None = None
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._reader = replies.ReplyReader()
+        self._queue: deque[Expectation] = deque()
+        self._due = 0.0  # when the head of the queue must have been answered
+        self._timer: asyncio.TimerHandle | None = None
+        self._quiet: asyncio.Future[None] | None = None  # somebody waits for the queue to be empty
+        self._writable: asyncio.Future[None] | None = None  # somebody waits for the relay to read
+        self._paused = False
+        self._gone = self._loop.create_future()
+        transport.set_protocol(self)
+        if hasattr(transport, "max_size"):  # only asyncio's plain transport has it
+            transport.max_size = READ_SIZE
+        with contextlib.suppress(OSError, AttributeError):  # an idle session notices a dead host only by this
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    # What a session does with it
+
+    def expect(self, phase: Phase, seconds: float, asker: Asker) -> None:
+        """Expect one more reply, after all those already expected. Call it before writing what it answers."""
+        self._queue.append(Expectation(phase, seconds, asker))
+        if len(self._queue) == 1:
+            self._watch()
+
+    def write(self, data: bytes) -> None:
+        """Write `data`, or nothing if the connection is closed."""
+        if not self.closed:
+            self._transport.write(data)
+
+    async def pour(self, body: bytes, *, seconds: float) -> bool:
+        """Write `body` as fast as the relay reads it. False if the connection is closed by the end.
+
+        A block may take `seconds`.
+        """
+        for start in range(0, len(body), BLOCK):
+            self.write(body[start : start + BLOCK] if len(body) > BLOCK else body)
+            if self._paused and not self.closed:
+                await self._drain(seconds)
+        return not self.closed
+
+    async def quiet(self) -> None:
+        """Wait until no reply is expected any more, or the connection is closed."""
+        if self._queue:
+            self._quiet = self._loop.create_future()
+            await self._quiet
+
+    def lose(self, why: str) -> None:
+        """End the connection at once, dropping what was not sent yet, and tell everyone who waits."""
+        if self.closed:
+            return
+        self.closed = True
+        self.why = why
+        self._transport.abort()
+        if self._timer:
+            self._timer.cancel()
+        while self._queue:
+            expectation = self._queue.popleft()
+            expectation.asker.lost(expectation.phase, why)
+        _wake(self._quiet)
+        _wake(self._writable)
+
+    async def finish(self, *, seconds: float) -> None:
+        """End the connection in an orderly way, within `seconds`."""
+        if not self.closed:
+            self._transport.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await asyncio.shield(self._gone)
+        self.lose("closed")
+
+    # What asyncio tells it
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out replies; see `asyncio.Protocol`."""
+        # A reply in this segment can only answer what was asked before it came, not what its forerunners lead
+        # to.
+        due = len(self._queue)
+        try:
+            for reply in self._reader.feed(data):
+                if due == 0:
+                    self._overhear(reply)
+                    return
+                due -= 1
+                self._answer(reply)
+                if self.closed:
+                    return
+        except replies.Nonsense as error:
+            self.lose(str(error))
+            return
+        if due == 0 and self._reader.partial:
+            self.lose("the relay said more than it was asked")
+        elif not self._queue:
+            _wake(self._quiet)
+
+    def eof_received(self) -> None:
+        """Learn that the relay hung up; see `asyncio.Protocol`."""
+        self.lose("the relay closed the connection")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Learn that the connection is gone; see `asyncio.Protocol`."""
+        _wake(self._gone)
+        self.lose(f"the connection broke: {exc}" if exc else "the connection was closed")
+
+    def pause_writing(self) -> None:
+        """Learn that the relay reads slower than we write; see `asyncio.Protocol`."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Learn that it caught up; see `asyncio.Protocol`."""
+        self._paused = False
+        _wake(self._writable)
+
+    # How
+
+    def _answer(self, reply: Reply) -> None:
+        expectation = self._queue.popleft()
+        if self._queue:
+            self._watch()
+        expectation.asker.answered(expectation.phase, reply)
+
+    def _overhear(self, reply: Reply) -> None:
+        """End the connection for a reply to nothing; often it is a 421 before the relay hangs up."""
+        self.last_words = reply
+        self.lose(f"the relay said, unasked, {reply}")
+
+    async def _drain(self, seconds: float) -> None:
+        self._writable = self._loop.create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._writable
+        except TimeoutError:
+            self.lose(f"the relay read nothing for {seconds:g} s")
+
+    def _watch(self) -> None:
+        """Give the head of the queue its time. One timer serves all: it fires rarely and then looks again."""
+        self._due = self._loop.time() + self._queue[0].seconds
+        if self._timer is None or self._timer.when() > self._due:
+            if self._timer:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(self._due, self._check)
+
+    def _check(self) -> None:
+        self._timer = None
+        if not self._queue:
+            return
+        if self._loop.time() >= self._due:
+            self.lose(f"no reply within {self._queue[0].seconds:g} s")
+        else:
+            self._timer = self._loop.call_at(self._due, self._check)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter and not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,204 @@
+"""One mail transaction: one letter, one recipient, one verdict (RFC 5321 §3.3).
+
+    MAIL ──2yz──> RCPT ──2yz──> DATA ──3yz──> body ──> mark ──> final dot ──2yz──> accepted
+      │             │             │             │        │          ├──4yz, 5yz──> deferred, refused
+      │             ├─4yz, 5yz────┴──> RSET     │        │          └──silence───> unknown
+      └─4yz, 5yz────┼────421, silence───────────┤        └──no──> withdrawn
+                    └──> untried <──────────────┘
+
+The first refusal is the verdict. What follows from it (a 503 to RCPT since MAIL was refused) is not the
+recipient's, and what breaks after it (a 421, a hung RSET) takes nothing back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from mailbound.model import Letter, Outcome, Phase, Reply, Result
+from mailbound.relay import body, commands
+from mailbound.relay.account import Deadlines
+from mailbound.relay.connection import Connection
+
+Mark = Callable[[], Awaitable[bool]]
+"""Commits that a letter is about to be in doubt. False if it must not be sent any more."""
+
+_ENVELOPE = (Phase.MAIL, Phase.RCPT, Phase.DATA)
+
+
+class Transaction:
+    """A transaction under way on a `connection`. `content` is the letter's, with CRLF throughout."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        letter: Letter,
+        content: bytes,
+        *,
+        extensions: commands.Extensions,
+        deadlines: Deadlines,
+    ) -> None:
+        """Prepare the commands; nothing is written."""
+        self._connection = connection
+        self._content = content
+        self._deadlines = deadlines
+        self._grouped = extensions.pipelining
+        self._lines = {
+            Phase.MAIL: commands.mail(letter, content, extensions),
+            Phase.RCPT: commands.rcpt(letter, extensions),
+            Phase.DATA: b"DATA\r\n",
+            Phase.FINAL_DOT: body.TERMINATOR,
+            Phase.RSET: b"RSET\r\n",
+        }
+        self._begun = False  # MAIL was accepted: the relay holds an envelope
+        self._recipient_accepted = False
+        self._verdict: Outcome | None = None
+        self._decision: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+
+    async def run(self, mark: Mark) -> Outcome:
+        """Send the letter, and return how it ended. Raises only what `mark` raises."""
+        self._ask(*(_ENVELOPE if self._grouped else _ENVELOPE[:1]))
+        verdict = await self._decision  # None: the relay awaits the body
+        if verdict is not None:
+            return verdict
+        if not await self._connection.pour(body.stuffed(self._content), seconds=self._deadlines.block):
+            return self._cut_short()
+        if not await mark():
+            # A DATA cannot be taken back: only an end of the connection keeps the relay from sending.
+            self._connection.lose("a letter was withdrawn")
+            return Outcome(Result.WITHDRAWN, Phase.BODY, why="the mark was refused")
+        if self._connection.closed:
+            return self._cut_short()
+        self._decision = asyncio.get_running_loop().create_future()
+        self._ask(Phase.FINAL_DOT)
+        return await self._decision or self._cut_short()
+
+    # What the connection tells it
+
+    def answered(self, phase: Phase, reply: Reply) -> None:
+        """Take one reply, and do what follows from it."""
+        match phase:
+            case Phase.MAIL:
+                self._mail_answered(reply)
+            case Phase.RCPT:
+                self._rcpt_answered(reply)
+            case Phase.DATA:
+                self._data_answered(reply)
+            case Phase.FINAL_DOT if self._verdict is None:
+                self._refused_or_accepted(reply)
+            case Phase.FINAL_DOT:  # it was a lone dot
+                self._reset(reply)
+            case _:
+                if reply.code // 100 != 2:
+                    self._connection.lose(f"the relay answered RSET with {reply}")
+
+    def lost(self, phase: Phase, why: str) -> None:
+        """Conclude without a reply; a verdict already read stays."""
+        if self._verdict is None:
+            # Once the final dot may be on the wire, the relay may hold the message.
+            result = Result.UNKNOWN if phase is Phase.FINAL_DOT else Result.UNTRIED
+            self._verdict = Outcome(result, phase, self._connection.last_words, why)
+        self._conclude()
+
+    # Step by step
+
+    def _mail_answered(self, reply: Reply) -> None:
+        if reply.code // 100 == 2:
+            self._begun = True
+            self._go_on(Phase.RCPT)
+        else:
+            self._refuse(Phase.MAIL, reply)
+
+    def _rcpt_answered(self, reply: Reply) -> None:
+        if reply.code // 100 != 2:
+            self._refuse(Phase.RCPT, reply)
+        elif self._begun:
+            self._recipient_accepted = True
+            self._go_on(Phase.DATA)
+        else:
+            self._break_off("the relay refused MAIL and accepted RCPT")
+
+    def _data_answered(self, reply: Reply) -> None:
+        if reply.code // 100 != 3:
+            self._refuse(Phase.DATA, reply)
+        elif self._verdict is None:
+            self._conclude()
+        else:
+            # No recipient, yet the relay waits for a message: it gets an empty one (RFC 2920 §3.1). Had it a
+            # recipient, `_rcpt_answered` would have broken off: an empty message must reach nobody.
+            self._ask(Phase.FINAL_DOT)
+            self._conclude()
+
+    def _refused_or_accepted(self, reply: Reply) -> None:
+        if reply.code // 100 == 2:
+            self._verdict = Outcome(Result.ACCEPTED, Phase.FINAL_DOT, reply)
+            self._conclude()
+        else:
+            self._refuse(Phase.FINAL_DOT, reply)
+
+    def _refuse(self, phase: Phase, reply: Reply) -> None:
+        """Keep the first refusal as the verdict, and leave the relay ready for another transaction."""
+        if self._verdict is None:
+            self._verdict = judge(phase, reply)
+        if reply.code == 421:
+            self._break_off(f"the relay closes the session: {reply}")
+        elif reply.code // 100 not in (4, 5):
+            self._break_off(f"the relay answered {phase} with {reply}")
+        elif phase is Phase.FINAL_DOT:
+            self._conclude()  # the relay has forgotten the envelope (RFC 5321 §4.1.1.4)
+        elif phase is Phase.DATA or not self._grouped:
+            self._reset(reply)
+            self._conclude()
+
+    def _reset(self, reply: Reply) -> None:
+        """Abandon the envelope, if there is one. Nobody waits for the reply: it decides nothing."""
+        if reply.code == 421:
+            self._break_off(f"the relay closes the session: {reply}")
+        elif self._begun:
+            self._ask(Phase.RSET)
+
+    # How
+
+    def _ask(self, *phases: Phase) -> None:
+        for phase in phases:
+            seconds = self._deadlines.of(phase, size=len(self._content))
+            self._connection.expect(phase, seconds, self)
+        self._connection.write(b"".join([self._lines[phase] for phase in phases]))
+
+    def _go_on(self, phase: Phase) -> None:
+        """Ask the next thing, unless it was asked with the group."""
+        if not self._grouped:
+            self._ask(phase)
+
+    def _break_off(self, why: str) -> None:
+        self._connection.lose(why)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        if not self._decision.done():
+            self._decision.set_result(self._verdict)
+
+    def _cut_short(self) -> Outcome:
+        """Return the outcome of a body that the connection did not survive: the final dot was never sent."""
+        words = self._connection.last_words
+        if words and words.code != 421 and words.code // 100 in (4, 5):
+            return judge(Phase.BODY, words)  # some relays refuse a body before its end
+        return Outcome(Result.UNTRIED, Phase.BODY, words, self._connection.why)
+
+
+def judge(phase: Phase, reply: Reply) -> Outcome:
+    """Return what a `reply` that is no success means for the letter, by its first digit (RFC 5321 §4.2.1)."""
+    kind = reply.code // 100
+    if kind not in (4, 5):
+        result = Result.UNKNOWN if phase is Phase.FINAL_DOT else Result.UNTRIED
+        return Outcome(result, phase, reply, "the reply does not fit the command")
+    if phase is Phase.MAIL:
+        return Outcome(Result.UNTRIED, phase, reply, "the relay does not take mail from us")
+    if reply.code == 421:
+        result = Result.DEFERRED if phase is Phase.FINAL_DOT else Result.UNTRIED
+        return Outcome(result, phase, reply, "the relay closes the session")
+    if phase is Phase.RCPT and reply.code == 552:
+        return Outcome(
+            Result.DEFERRED, phase, reply
+        )  # too many recipients, in old words (RFC 5321 §4.5.3.1.10)
+    return Outcome(Result.REFUSED if kind == 5 else Result.DEFERRED, phase, reply)
