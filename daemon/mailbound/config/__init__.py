@@ -7,21 +7,18 @@
 Nobody imports a loaded configuration: `service` hands each part its own section.
 """
 
+from mailbound.config.accounts import Account, Inbox, Outbound, Store
 from mailbound.config.explaining import explain
 from mailbound.config.loading import load
 from mailbound.config.rendering import show
 from mailbound.config.sections import (
-    Account,
     Breaker,
     Config,
     Database,
     Inbound,
-    Inbox,
     Log,
-    Outbound,
     Policy,
     Sending,
-    Store,
     Templates,
     Web,
 )

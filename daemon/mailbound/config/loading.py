@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import SecretStr, ValidationError
 
 from mailbound.config import secrets as credentials
-from mailbound.config.quantities import nearest, quote
-from mailbound.config.sections import Config, SectionFaults, Surroundings
+from mailbound.config.faults import Fault, Place, dotted, translate
+from mailbound.config.quantities import quote
+from mailbound.config.section import Surroundings
+from mailbound.config.sections import Config
 from mailbound.errors import ConfigError
 
-Place = tuple[str, ...]
-Fault = tuple[Place, str]
 Tree = dict[str, Any]
-
-_SECRET_WORDS = re.compile(r"passw|secret|token$|api_?key", re.IGNORECASE)
-_WRONG_KIND = {
-    "bool_type": "is not a truth value; write true or false, without quotes",
-    "dict_type": "is not a table",
-    "model_type": "is not a table",
-    "string_type": "is not a text; put it in quotes",
-}
 
 
 def load(path: Path, *, secrets: bool = False, environment: Mapping[str, str] = os.environ) -> Config:
     """Return the configuration in the file `path`. Raises ConfigError with one line for each of its faults.
 
-    Secrets are taken where they are at hand; with `secrets` a missing one is a fault as well. Relative paths begin
-    at the file's folder, the SQLite file's at `$STATE_DIRECTORY` where systemd gives one.
+    Secrets are taken where they are at hand; with `secrets` a missing one is a fault as well. Relative paths
+    begin at the file's folder, the SQLite file's at `$STATE_DIRECTORY` where systemd gives one.
     """
     tree = _read(path)
     tree |= {name: tree.get(name, {}) for name in Config.model_fields if name != "stores"}
@@ -48,11 +38,11 @@ def load(path: Path, *, secrets: bool = False, environment: Mapping[str, str] = 
     try:
         config = Config.model_validate(tree, context=surroundings, by_alias=True, by_name=False)
     except ValidationError as error:
-        faults = [*(fault for detail in error.errors() for fault in _translate(detail)), *faults]
+        faults = [*(fault for detail in error.errors() for fault in translate(detail)), *faults]
     if faults:
         order = _order(tree)
         faults.sort(key=lambda fault: order.get(fault[0], order.get(fault[0][:-1], len(order))))
-        raise ConfigError([f"{path}: {_dotted(place)}: {text}" for place, text in faults])
+        raise ConfigError([f"{path}: {dotted(place)}: {text}" for place, text in faults])
     return config
 
 
@@ -89,8 +79,8 @@ def _syntax(message: str) -> str:
 def _state_folder(folder: Path, environment: Mapping[str, str]) -> Path:
     """Return where the SQLite file lies if its path is relative.
 
-    /etc/NAME belongs to the administrator and is read-only for the daemon; its state lies in /var/lib/NAME (FHS
-    §5.8), which is also what systemd gives: so the daemon and the command line find the same file.
+    /etc/NAME belongs to the administrator and is read-only for the daemon; its state lies in /var/lib/NAME
+    (FHS §5.8), which is also what systemd gives: so the daemon and the command line find the same file.
     """
     if given := environment.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
@@ -99,65 +89,7 @@ def _state_folder(folder: Path, environment: Mapping[str, str]) -> Path:
     return folder
 
 
-# --- faults that pydantic finds ---------------------------------------------------------------------------
-
-
-def _translate(error: ErrorDetails) -> Iterator[Fault]:
-    place = tuple(str(part) for part in error["loc"] if part != "[key]")
-    kind = error["type"]
-    context = error.get("ctx", {})
-    if kind == "value_error" and isinstance(context["error"], SectionFaults):
-        yield from (((*place, key), text) for key, text in context["error"].findings)
-    elif kind == "value_error":
-        yield place, str(context["error"])
-    elif kind == "missing":
-        yield place, _missing(place)
-    elif kind == "extra_forbidden":
-        yield place, _unknown(place)
-    elif kind == "literal_error":
-        known = re.findall(r"'([^']*)'", context["expected"])
-        hint = nearest(error["input"], known) if isinstance(error["input"], str) else ""
-        yield place, f"{quote(error['input'])} is not one of {', '.join(known)}{'; ' + hint if hint else ''}"
-    else:
-        yield place, f"{quote(error['input'])} {_WRONG_KIND.get(kind, error['msg'])}"
-
-
-def _missing(place: Place) -> str:
-    model = _model_at(place)
-    if model is None:
-        return "it is missing"
-    table = _dotted(("stores", "NAME")) if place == ("stores",) else _dotted(place)
-    return f"the table is missing; write [{table}]"
-
-
-def _unknown(place: Place) -> str:
-    parent = _model_at(place[:-1])
-    known = [field.alias or name for name, field in parent.model_fields.items()] if parent else []
-    if _SECRET_WORDS.search(place[-1]):
-        credential = "password_credential"
-        hint = f'; use {credential} = "NAME"' if credential in known else ""
-        return f"a secret does not stand in this file{hint}"
-    what = "section" if len(place) == 1 else "key"
-    return f"there is no such {what}; {nearest(place[-1], known) or 'there are ' + ', '.join(known)}"
-
-
-def _model_at(place: Place) -> type[BaseModel] | None:
-    """Return the section that stands at `place`; for `stores` itself, what each store is."""
-    annotation: Any = Config
-    for part in place:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            fields = {field.alias or name: field for name, field in annotation.model_fields.items()}
-            if part not in fields:
-                return None
-            annotation = fields[part].annotation
-        else:  # dict[str, Store]
-            annotation = get_args(annotation)[1] if len(get_args(annotation)) == 2 else None
-    if place == ("stores",):
-        annotation = get_args(annotation)[1]
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-# --- faults that need more than one section, sought in the raw tables, so that no other fault can hide them ----
+# Faults that need more than one section are sought in the raw tables, so that no other fault hides them.
 
 
 def _tables(tree: Tree, *names: str) -> Iterator[tuple[Place, Tree]]:
@@ -170,7 +102,7 @@ def _tables(tree: Tree, *names: str) -> Iterator[tuple[Place, Tree]]:
 
 
 def _shared_mailboxes(tree: Tree) -> Iterator[Fault]:
-    """Give the mailboxes and addresses that a store shares with one before it: each would take the other's mail."""
+    """Give the mailboxes and addresses that a store shares with one before it: each took the other's mail."""
     owners: dict[tuple[str, ...], str] = {}
     for place, table in _tables(tree, "inbound"):
         mailbox = [str(table.get(key)).lower() for key in ("host", "port", "username")]
@@ -201,18 +133,6 @@ def _missing_commands(tree: Tree) -> Iterator[Fault]:
         program = command[0] if isinstance(command, list) and command else None
         if isinstance(program, str) and program.startswith("/") and not os.access(program, os.X_OK):
             yield (*place, "token_command"), f"{quote(program)} is not a program that can be run"
-
-
-# --- writing places ----------------------------------------------------------------------------------------
-
-
-def _dotted(place: Sequence[str]) -> str:
-    return ".".join(
-        part
-        if re.fullmatch(r"[A-Za-z0-9_-]+", part)
-        else json.dumps(part, ensure_ascii=not part.isprintable())
-        for part in place
-    )
 
 
 def _order(tree: Tree, place: Place = ()) -> dict[Place, int]:

@@ -121,7 +121,7 @@ def share(value: object) -> float:
 
 
 def line(value: object) -> str:
-    """Return a text of one line: not empty, not long, no control characters (they could end a header or command)."""
+    """Return a text of one line: not empty, not long, and without characters that could end a command."""
     if not isinstance(value, str):
         raise ValueError(f"{quote(value)} is not a text; put it in quotes")  # noqa: TRY004 - pydantic wants it so
     if not value.strip():

@@ -16,8 +16,8 @@ _LARGEST = 64 * 1024  # octets; no password or key is larger
 def read(name: str, *, environment: Mapping[str, str] = os.environ) -> SecretStr:
     """Return the secret called `name`. Raises ValueError, which says how to hand it over, if there is none.
 
-    It is the file of that name in `$CREDENTIALS_DIRECTORY` (systemd.exec(5), LoadCredential=) or, where systemd handed
-    over none, the environment variable of that name in capitals. One newline at its end is not part of it.
+    It is the file of that name in `$CREDENTIALS_DIRECTORY` (systemd.exec(5), LoadCredential=) or, where there
+    is no such folder, the environment variable of that name in capitals. A newline at its end is dropped.
     """
     folder = environment.get("CREDENTIALS_DIRECTORY")
     text = _from_file(Path(folder) / name) if folder else _from_variable(name, environment)
@@ -40,7 +40,8 @@ def _from_file(path: Path) -> str:
             return file.read(_LARGEST).decode()
     except FileNotFoundError:
         raise ValueError(
-            f"systemd handed over no credential {quote(path.name)}; the unit needs LoadCredential={path.name}:FILE"
+            f"systemd handed over no credential {quote(path.name)}; "
+            f"the unit needs LoadCredential={path.name}:FILE"
         ) from None
     except UnicodeDecodeError:
         raise ValueError(f"the secret {quote(path.name)} is not UTF-8") from None
