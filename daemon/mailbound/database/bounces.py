@@ -26,6 +26,7 @@ from mailbound.model import (
     Verdict,
 )
 from mailbound.policy import Decision, History, Past, Sign
+from mailbound.status import StatusCode
 
 _COUNTED = (Disposition.APPLIED.value, Disposition.NOTED.value)
 _BLAMES_US = tuple(category.value for category in Category if category.fault is Fault.SENDER)
@@ -286,7 +287,11 @@ def _opt_out(
 
 
 def blame(connection: sa.Connection, run_id: int) -> tuple[int, int]:
-    """Return how many failures of a run blame us, and how many say for good that an address is dead."""
+    """Return how many failures of a run blame us, and how many say for good that an address is dead.
+
+    What came before an operator last resumed the run does not count.
+    """
+    pardoned = sa.select(run.c.pardoned_through).where(run.c.id == run_id).scalar_subquery()
     counts = connection.execute(
         sa.select(
             sa.func.count(sa.case((bounce.c.category.in_(_BLAMES_US), 1))),
@@ -295,6 +300,48 @@ def blame(connection: sa.Connection, run_id: int) -> tuple[int, int]:
             bounce.c.run_id == run_id,
             bounce.c.action == Action.FAILED,
             bounce.c.category.in_(_BLAMES_US + _BLAMES_ADDRESS),
+            bounce.c.id > pardoned,
         )
     ).one()
     return counts[0], counts[1]
+
+
+def pardon(connection: sa.Connection, run_id: int) -> None:
+    """Let the breaker look only at what comes from now on."""
+    latest = sa.select(sa.func.coalesce(sa.func.max(bounce.c.id), 0)).scalar_subquery()
+    connection.execute(run.update().where(run.c.id == run_id).values(pardoned_through=latest))
+
+
+def release(connection: sa.Connection, run_id: int, *, limits: Limits) -> int:
+    """Decide anew about what was held while a run was halted; return how many changed something."""
+    held = sa.select(bounce).where(bounce.c.run_id == run_id, bounce.c.disposition == Disposition.HELD)
+    applied = 0
+    for row in connection.execute(held.order_by(bounce.c.id)).all():
+        finding = _finding(row)
+        target = _target(connection, finding)
+        history = _history(connection, finding, target, limits)
+        decision = policy.decide(replace(_sign(finding, target), run_halted=False), history, now=row.at, limits=limits)
+        values = {"disposition": decision.disposition, "why": decision.why}
+        connection.execute(bounce.update().where(bounce.c.id == row.id).values(values))
+        apply(connection, row.id, finding, decision, target)
+        applied += decision.disposition is Disposition.APPLIED
+    return applied
+
+
+def _finding(row: Any) -> Finding:
+    """Return what was found, as the table keeps it."""
+    verdict = Verdict(Category(row.category), row.permanent, StatusCode.find(row.status), row.rule)
+    return Finding(
+        kind=Kind(row.kind),
+        at=row.at,
+        action=Action(row.action),
+        verdict=verdict,
+        evidence=Evidence(row.evidence),
+        delivery_id=row.delivery_id,
+        attempt=row.attempt,
+        recipient_id=row.recipient_id,
+        store_id=row.store_id,
+        mail_id=row.mail_id,
+        addresses=(row.address,),
+        rule_version=row.rule_version,
+    )

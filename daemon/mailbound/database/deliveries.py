@@ -20,7 +20,6 @@ from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunState
 
 REPLY_LIMIT = 512
 ERASED = "erased"
-ADDRESS_CHANGED = "address-changed"
 
 _SWEEP = 5_000
 
@@ -34,6 +33,7 @@ class Claimed:
     recipient_id: int
     attempt: int  # the number of the attempt that comes now, from 1
     domain: str
+    domain_id: int
     external_id: str
     address: str
     name: str
@@ -55,9 +55,16 @@ class Settlement:
 
 
 def claim(
-    connection: sa.Connection, *, run_id: int, store_id: int, node_id: int, limit: int, now: datetime
+    connection: sa.Connection,
+    *,
+    run_id: int,
+    store_id: int,
+    node_id: int,
+    limit: int,
+    now: datetime,
+    but_domains: Sequence[int] = (),
 ) -> list[Claimed]:
-    """Claim up to `limit` due deliveries of a run, the longest due first.
+    """Claim up to `limit` due deliveries of a run, the longest due first, but none to `but_domains`.
 
     Those who may not get it any more are skipped here, so that no connection is spent on them.
     """
@@ -67,6 +74,7 @@ def claim(
             delivery.c.run_id == run_id,
             delivery.c.state == DeliveryState.QUEUED,
             delivery.c.next_attempt_at <= now,
+            delivery.c.domain_id.not_in(but_domains),
         )
         .order_by(delivery.c.next_attempt_at, delivery.c.id)
         .limit(limit)
@@ -96,6 +104,7 @@ def claim(
             row.recipient_id,
             row.attempt + 1,
             row.domain,
+            row.domain_id,
             row.external_id,
             row.address,
             row.name,
@@ -115,6 +124,7 @@ def _people(ids: Sequence[int], store_id: int, now: datetime) -> sa.Select[Any]:
             delivery.c.run_id,
             delivery.c.recipient_id,
             delivery.c.attempt,
+            delivery.c.domain_id,
             domain.c.name.label("domain"),
             recipient.c.external_id,
             recipient.c.address,
@@ -280,8 +290,17 @@ def resend(connection: sa.Connection, delivery_id: int, *, now: datetime) -> Non
     connection.execute(delivery.update().where(delivery.c.id == delivery_id).values(values))
 
 
-def readdress(connection: sa.Connection, delivery_id: int) -> bool:
-    """Let a delivery follow its recipient to a new address; return whether there was one to follow."""
+def withdrawn(connection: sa.Connection, delivery_id: int, store_id: int, *, now: datetime) -> Settlement:
+    """Return what shall become of a delivery whose mark was refused: skipped for a reason, or queued again."""
+    row = connection.execute(_people([delivery_id], store_id, now)).one()
+    if row.external_id is None or row.objection:
+        return Settlement(delivery_id, DeliveryEvent.SKIP, reason=row.objection or ERASED)
+    _readdress(connection, delivery_id, now=now)
+    return Settlement(delivery_id, DeliveryEvent.RELEASE)
+
+
+def _readdress(connection: sa.Connection, delivery_id: int, *, now: datetime) -> None:
+    """Let a delivery follow its recipient to a new address."""
     fresh = (
         sa.select(recipient.c.address_id, address.c.domain_id)
         .select_from(recipient.join(address, address.c.id == recipient.c.address_id))
@@ -289,10 +308,15 @@ def readdress(connection: sa.Connection, delivery_id: int) -> bool:
         .where(delivery.c.id == delivery_id, delivery.c.address_id != recipient.c.address_id)
     )
     row = connection.execute(fresh).one_or_none()
-    if row is not None:
-        values = {"address_id": row.address_id, "domain_id": row.domain_id}
-        connection.execute(delivery.update().where(delivery.c.id == delivery_id).values(values))
-    return row is not None
+    if row is None:
+        return
+    old = connection.execute(sa.select(delivery).where(delivery.c.id == delivery_id)).one()
+    moves = tally.Moves()
+    moves.enter(old.run_id, old.domain_id, DeliveryState(old.state), -1)
+    moves.enter(old.run_id, row.domain_id, DeliveryState(old.state), 1)
+    moves.write(connection, node_id=0, now=now)
+    values = {"address_id": row.address_id, "domain_id": row.domain_id}
+    connection.execute(delivery.update().where(delivery.c.id == delivery_id).values(values))
 
 
 def sweep(

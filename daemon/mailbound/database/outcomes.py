@@ -15,20 +15,28 @@ import sqlalchemy as sa
 from mailbound.database import bounces, deliveries
 from mailbound.database.bounces import Finding, Limits, Recorded
 from mailbound.database.deliveries import Settlement
+from mailbound.lifecycle import DeliveryState
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A transaction that ended: what to write about the delivery, and what the reply said if it was a failure."""
+    """A transaction that ended: what to write about the delivery, and what the reply said if it was a failure.
 
-    settlement: Settlement
+    `settlement` is None where the mark was refused: the database knows best why. `resend_at` is when a delivery in
+    doubt is to be sent again, or None if it stays `unknown`.
+    """
+
+    delivery_id: int
+    settlement: Settlement | None
     finding: Finding | None = None
+    resend_at: datetime | None = None
 
 
 @dataclass(slots=True)
 class Committed:
     """What one group commit did."""
 
+    states: dict[int, DeliveryState] = field(default_factory=dict)  # of those that were ours to settle
     marked: set[int] = field(default_factory=set)
     recorded: dict[int, Recorded] = field(default_factory=dict)
 
@@ -39,16 +47,24 @@ def commit(
     marks: Sequence[int],
     *,
     node_id: int,
+    store_id: int,
     limits: Limits,
     now: datetime,
 ) -> Committed:
     """Write outcomes with their effects, then marks; what is in `marked` may send its final dot afterwards."""
     done = Committed()
-    settled = deliveries.settle(connection, [item.settlement for item in ended], node_id=node_id, now=now)
+    settlements = [
+        item.settlement or deliveries.withdrawn(connection, item.delivery_id, store_id, now=now) for item in ended
+    ]
+    done.states = deliveries.settle(connection, settlements, node_id=node_id, now=now)
     for item in ended:
-        if item.finding is not None and item.settlement.delivery_id in settled:
+        if item.delivery_id not in done.states:
+            continue
+        if item.finding is not None:
             recorded = bounces.record(connection, item.finding, limits=limits)
             if recorded is not None:
-                done.recorded[item.settlement.delivery_id] = recorded
+                done.recorded[item.delivery_id] = recorded
+        if item.resend_at is not None:
+            deliveries.resend(connection, item.delivery_id, now=item.resend_at)
     done.marked = deliveries.mark(connection, marks, node_id=node_id, now=now)
     return done

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from mailbound import lifecycle
 from mailbound.database import changes
-from mailbound.database.tables import activity, run, template
+from mailbound.database.tables import activity, delivery, run, template
 from mailbound.errors import InputError
-from mailbound.lifecycle import RunEvent, RunState
+from mailbound.lifecycle import DeliveryState, RunEvent, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,12 @@ def find(connection: sa.Connection, run_id: int) -> Run:
     if row is None:
         raise InputError(f"there is no run {run_id}")
     return _run(row)
+
+
+def with_leftovers(connection: sa.Connection) -> Sequence[Run]:
+    """Return the cancelled runs that still have deliveries in the queue."""
+    queued = sa.exists().where(delivery.c.run_id == run.c.id, delivery.c.state == DeliveryState.QUEUED)
+    return [_run(row) for row in connection.execute(_all().where(run.c.state == RunState.CANCELLED, queued))]
 
 
 def predecessor_open(connection: sa.Connection, of: Run) -> bool:

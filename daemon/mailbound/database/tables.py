@@ -217,6 +217,7 @@ run = Table(  # EMLMSG
     Column("started_at", Utc),
     Column("finished_at", Utc),
     Column("expires_at", Utc),
+    Column("pardoned_through", Id, nullable=False, server_default="0"),  # bounce id; the breaker looks at later ones
     UniqueConstraint("activity_id", "occurrence_at"),
     Index("ix_run_open", "state", sqlite_where=text("state IN ('scheduled', 'sending', 'paused', 'halted')"),
           postgresql_where=text("state IN ('scheduled', 'sending', 'paused', 'halted')")),

@@ -213,6 +213,7 @@ def upgrade() -> None:
     op.create_index("ix_bounce_at", "bounce", ["at"], unique=False)
     op.create_index(op.f("ix_bounce_mail_id"), "bounce", ["mail_id"], unique=False)
     op.create_index("ix_bounce_recipient", "bounce", ["recipient_id", "at"], unique=False)
+    op.create_index("ix_bounce_run", "bounce", ["run_id", "category"], unique=False)
 
     op.create_table(
         "inbound_raw",
@@ -265,6 +266,7 @@ def upgrade() -> None:
         sa.Column("started_at", Utc(), nullable=True),
         sa.Column("finished_at", Utc(), nullable=True),
         sa.Column("expires_at", Utc(), nullable=True),
+        sa.Column("pardoned_through", Id, server_default="0", nullable=False),
         sa.ForeignKeyConstraint(["activity_id"], ["activity.id"], name=op.f("fk_run_activity_id")),
         sa.ForeignKeyConstraint(["template_id"], ["template.id"], name=op.f("fk_run_template_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_run")),
@@ -379,6 +381,7 @@ def downgrade() -> None:
 
     op.drop_table("recipient")
     op.drop_table("inbound_raw")
+    op.drop_index("ix_bounce_run", table_name="bounce")
     op.drop_index("ix_bounce_recipient", table_name="bounce")
     op.drop_index(op.f("ix_bounce_mail_id"), table_name="bounce")
     op.drop_index("ix_bounce_at", table_name="bounce")

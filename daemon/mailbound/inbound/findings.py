@@ -1,0 +1,129 @@
+"""From a report to findings: what it says about which delivery, and how we know. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from mailbound import classify, correlate, tokens
+from mailbound.database.bounces import Finding
+from mailbound.model import Action, Category, Evidence, Kind, Verdict
+from mailbound.reading import RecipientReport, Report
+from mailbound.tokens import Purpose, Token
+
+_PURPOSES = {
+    "return-path": Purpose.RETURN_PATH,
+    "envid": Purpose.ENVID,
+    "message-id": Purpose.MESSAGE_ID,
+    "unsubscribe": Purpose.UNSUBSCRIBE,
+}
+
+_COMPLAINTS = frozenset({"abuse", "fraud", "opt-out", "virus"})
+"""Feedback types that mean: no more of this. `not-spam` and `auth-failure` do not (RFC 6650 §4, RFC 6591)."""
+
+_ABOUT_DELIVERIES = frozenset({Kind.BOUNCE, Kind.DELAY, Kind.SUCCESS})
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Where and when a mail came."""
+
+    mail_id: int | None
+    store_id: int
+    at: datetime
+
+
+def find(
+    report: Report, arrived: Arrived, *, keys: Mapping[int, tokens.Key], rules: classify.Rules
+) -> list[Finding]:
+    """Return what `report` says, one finding for each recipient; [] for a mail that says nothing about a delivery."""
+    genuine = [token for token in _tokens(report, keys, arrived.at)]
+    delivery = next((token for token in genuine if token.purpose is not Purpose.UNSUBSCRIBE), None)
+    wish = next((token for token in genuine if token.purpose is Purpose.UNSUBSCRIBE), None)
+    if report.kind is Kind.UNSUBSCRIBE or (report.kind is Kind.ORDINARY and wish is not None):
+        return [_unsubscribe(report, arrived, wish)]
+    if report.kind is Kind.COMPLAINT and report.feedback_type in _COMPLAINTS:
+        return [_complaint(report, arrived, delivery)]
+    if report.kind in _ABOUT_DELIVERIES:
+        return [_about(recipient, report, arrived, delivery, rules) for recipient in _recipients(report, delivery)]
+    return []
+
+
+def _tokens(report: Report, keys: Mapping[int, tokens.Key], now: datetime) -> list[Token]:
+    """Return the genuine tokens of a report, the most trusted first; each only where its purpose belongs."""
+    found = []
+    for clue in correlate.clues(report):
+        token = tokens.verify(clue.token, keys, now=now)
+        if token is None:
+            continue
+        in_an_address = clue.carrier in {"return-path", "unsubscribe"}
+        addressed = token.purpose in {Purpose.RETURN_PATH, Purpose.UNSUBSCRIBE}
+        if (in_an_address and addressed) or _PURPOSES[clue.carrier] is token.purpose:
+            found.append(token)
+    return found
+
+
+def _recipients(report: Report, delivery: Token | None) -> tuple[RecipientReport, ...]:
+    """Return what is said of each recipient. A signed report that names none speaks of its delivery's."""
+    if report.recipients or delivery is None:
+        return report.recipients
+    action = {Kind.DELAY: Action.DELAYED, Kind.SUCCESS: Action.DELIVERED}.get(report.kind, Action.FAILED)
+    return (RecipientReport(final_recipient="", action=action),)
+
+
+def _about(
+    recipient: RecipientReport, report: Report, arrived: Arrived, delivery: Token | None, rules: classify.Rules
+) -> Finding:
+    kind = {Action.DELAYED: Kind.DELAY, Action.FAILED: Kind.BOUNCE}.get(recipient.action, Kind.SUCCESS)
+    return Finding(
+        kind=kind,
+        at=arrived.at,
+        action=recipient.action,
+        verdict=_verdict(recipient, rules),
+        evidence=Evidence.SIGNED if delivery else Evidence.UNSIGNED,
+        delivery_id=delivery.subject if delivery else None,
+        attempt=delivery.attempt if delivery else 0,
+        store_id=arrived.store_id,
+        mail_id=arrived.mail_id,
+        addresses=tuple(text for text in (recipient.original_recipient, recipient.final_recipient) if text),
+        diagnostic=recipient.diagnostic_code,
+        reporting_mta=report.reporting_mta,
+        remote_mta=recipient.remote_mta,
+        rule_version=rules.version,
+    )
+
+
+def _verdict(recipient: RecipientReport, rules: classify.Rules) -> Verdict:
+    if recipient.action in {Action.FAILED, Action.DELAYED}:
+        return classify.classify(recipient, rules)
+    return Verdict(Category.UNCLEAR, permanent=False, status=recipient.status, rule=f"action {recipient.action}")
+
+
+def _complaint(report: Report, arrived: Arrived, delivery: Token | None) -> Finding:
+    return Finding(
+        kind=Kind.COMPLAINT,
+        at=arrived.at,
+        action=Action.COMPLAINED,
+        verdict=Verdict(Category.UNCLEAR, permanent=False, status=None, rule=f"feedback-type {report.feedback_type}"),
+        evidence=Evidence.SIGNED if delivery else Evidence.UNSIGNED,
+        delivery_id=delivery.subject if delivery else None,
+        attempt=delivery.attempt if delivery else 0,
+        store_id=arrived.store_id,
+        mail_id=arrived.mail_id,
+        reporting_mta=report.reporting_mta,
+    )
+
+
+def _unsubscribe(report: Report, arrived: Arrived, wish: Token | None) -> Finding:
+    return Finding(
+        kind=Kind.UNSUBSCRIBE,
+        at=arrived.at,
+        action=Action.UNSUBSCRIBED,
+        verdict=Verdict(Category.UNCLEAR, permanent=False, status=None, rule="unsubscribe by mail"),
+        evidence=Evidence.SIGNED if wish else Evidence.UNSIGNED,
+        recipient_id=wish.subject if wish else None,
+        store_id=wish.store if wish else arrived.store_id,
+        mail_id=arrived.mail_id,
+        addresses=(report.sender,) if report.sender else (),
+    )

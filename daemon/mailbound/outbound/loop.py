@@ -1,0 +1,234 @@
+"""The loop that keeps the couriers busy: which runs send now, how many deliveries to claim, how fast to go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+import structlog
+
+from mailbound import classify, schedule
+from mailbound.config import Sending
+from mailbound.database import activities, deliveries, runs
+from mailbound.database.activities import Activity
+from mailbound.database.bounces import Limits, Recorded
+from mailbound.database.deliveries import Claimed, Settlement
+from mailbound.database.engine import Database
+from mailbound.database.outcomes import Ended
+from mailbound.database.runs import Run
+from mailbound.lifecycle import DeliveryEvent, RunState
+from mailbound.outbound.composer import Composer
+from mailbound.outbound.courier import Courier, Item
+from mailbound.outbound.writer import Writer
+from mailbound.pacing import Backoff, DomainRates, TokenBucket
+from mailbound.relay import Relay
+from mailbound.template import TemplateFault
+
+log = structlog.get_logger()
+
+_IDLE_SECONDS = 0.5
+_AHEAD = 3
+"""How many deliveries a courier are claimed and composed ahead of time."""
+
+_SHORT_WAIT_SECONDS = 1.0
+"""A domain that would have to wait longer is left in the database for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the loop of one store works with."""
+
+    database: Database
+    relay: Relay
+    composer: Composer
+    rules: classify.Rules
+    sending: Sending
+    limits: Limits
+    store: str
+    store_id: int
+    node_id: int
+    connections: int
+    rate: float
+    clock: Callable[[], datetime]
+
+
+class Outbound:
+    """Sends what is due of one store, for ever."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Prepare the couriers; nothing is claimed."""
+        self._parts = parts
+        self._queue: asyncio.Queue[Item] = asyncio.Queue()
+        self.writer = Writer(
+            parts.database,
+            node_id=parts.node_id,
+            store_id=parts.store_id,
+            limits=parts.limits,
+            clock=parts.clock,
+            recorded=_tell_bounce,
+        )
+        retry = Backoff(parts.sending.retry_first.total_seconds(), parts.sending.retry_longest.total_seconds())
+        self._couriers = [
+            Courier(
+                number,
+                self._queue,
+                relay=parts.relay,
+                writer=self.writer,
+                rules=parts.rules,
+                retry=retry,
+                clock=parts.clock,
+            )
+            for number in range(parts.connections)
+        ]
+        self._bucket = TokenBucket(parts.rate, max(1.0, parts.rate / 10)) if parts.rate else None
+        self._domains = DomainRates({}, default=parts.sending.domain_rate or None)
+        self._crowded: dict[int, float] = {}  # domain id → monotonic time from which it may be claimed again
+        self.ticked_at = time.monotonic()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Send until `stopping` is set; then finish what is on the wire and give back the rest."""
+        writer = asyncio.create_task(self.writer.run())
+        couriers = [asyncio.create_task(courier.run()) for courier in self._couriers]
+        feeder = asyncio.create_task(self._feed())
+        stopped = asyncio.create_task(stopping.wait())
+        watched = {writer, feeder, stopped, *couriers}
+        try:
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                task.result()  # only an error ends one of these before we stop
+        finally:
+            await _cancel(feeder, stopped)
+            await self._drain(couriers)
+            await self.writer.flush()
+            await _cancel(writer)
+
+    async def _drain(self, couriers: Sequence[asyncio.Task[None]]) -> None:
+        """Wait for replies to final dots, as long as the operator allows; then release what was not begun."""
+        for courier in self._couriers:
+            courier.stop()
+        while not self._queue.empty():
+            self._release(self._queue.get_nowait().claimed)
+        idle = [task for task, courier in zip(couriers, self._couriers, strict=True) if not courier.on_wire]
+        await _cancel(*idle)
+        seconds = self._parts.sending.drain.total_seconds()
+        _, late = await asyncio.wait(couriers, timeout=seconds)
+        if late:
+            log.warning("drain.exceeded", store=self._parts.store, deliveries=len(late))
+        await _cancel(*late)
+        await asyncio.gather(*(courier.quit() for courier in self._couriers))
+
+    async def _feed(self) -> None:
+        turn = 0
+        while True:
+            self.ticked_at = time.monotonic()
+            sending = await self._parts.database.read(_sending, self._parts.store_id)
+            now = self._parts.clock()
+            ready = [(run, activity) for run, activity in sending if _open_now(activity, now)]
+            turn += 1
+            fed = 0
+            for run, activity in ready[turn % len(ready) :] + ready[: turn % len(ready)] if ready else []:
+                fed += await self._feed_run(run, activity, share=len(ready))
+            if not fed:
+                await self._sleep(_IDLE_SECONDS)
+
+    async def _feed_run(self, run: Run, activity: Activity, *, share: int) -> int:
+        room = self._parts.connections * _AHEAD - self._queue.qsize()
+        while room <= 0:
+            await self._sleep(0.01)
+            room = self._parts.connections * _AHEAD - self._queue.qsize()
+        claimed = await self._parts.database.run(
+            deliveries.claim,
+            run_id=run.id,
+            store_id=self._parts.store_id,
+            node_id=self._parts.node_id,
+            limit=max(1, room // share),
+            now=self._parts.clock(),
+            but_domains=self._waiting_domains(),
+        )
+        for position, delivery in enumerate(claimed):
+            try:
+                await self._pace(delivery, run, activity)
+            except BaseException:
+                for unsent in claimed[position:]:
+                    self._release(unsent)
+                raise
+        return len(claimed)
+
+    async def _pace(self, delivery: Claimed, run: Run, activity: Activity) -> None:
+        wait = self._domains.wait(delivery.domain, time.monotonic())
+        if wait > _SHORT_WAIT_SECONDS:
+            self._crowded[delivery.domain_id] = time.monotonic() + wait
+            self._release(delivery)
+            return
+        self._domains.take(delivery.domain, time.monotonic())
+        item = await self._compose(delivery, run, activity)
+        if item is None:
+            return
+        if self._bucket is not None:
+            wait = max(wait, self._bucket.take(time.monotonic()))
+        await self._sleep(wait)
+        self._queue.put_nowait(item)
+
+    async def _compose(self, delivery: Claimed, run: Run, activity: Activity) -> Item | None:
+        try:
+            letter = await self._parts.composer.compose(delivery, run, activity)
+        except TemplateFault as fault:
+            settlement = Settlement(delivery.id, DeliveryEvent.FAIL, reason="template", reply=str(fault))
+            self.writer.settle(Ended(delivery.id, settlement))
+            log.warning("delivery.failed", delivery=delivery.id, activity=activity.name, why=str(fault))
+            return None
+        assert run.expires_at is not None
+        return Item(delivery, letter, activity.name, activity.in_doubt == "resend", run.expires_at)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, and go on telling that the loop is alive."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, 1.0))
+            self.ticked_at = time.monotonic()
+
+    def _waiting_domains(self) -> list[int]:
+        now = time.monotonic()
+        self._crowded = {domain_id: until for domain_id, until in self._crowded.items() if until > now}
+        return list(self._crowded)
+
+    def _release(self, delivery: Claimed) -> None:
+        self.writer.settle(Ended(delivery.id, Settlement(delivery.id, DeliveryEvent.RELEASE)))
+
+
+def _sending(connection: sa.Connection, store_id: int) -> list[tuple[Run, Activity]]:
+    found = [run for run in runs.in_state(connection, RunState.SENDING) if run.store_id == store_id]
+    return [(run, activities.find(connection, run.activity_id)) for run in found]
+
+
+def _open_now(activity: Activity, now: datetime) -> bool:
+    if activity.window is None:
+        return True
+    return schedule.Window.load(activity.window, activity.time_zone).contains(now)
+
+
+def _tell_bounce(ended: Ended, recorded: Recorded | None) -> None:
+    if recorded is None:
+        return
+    verdict = recorded.finding.verdict
+    log.info(
+        "bounce.recorded",
+        bounce=recorded.bounce_id,
+        delivery=ended.delivery_id,
+        evidence=recorded.finding.evidence,
+        category=verdict.category,
+        permanent=verdict.permanent,
+        rule=verdict.rule,
+        disposition=recorded.decision.disposition,
+        why=recorded.decision.why,
+    )
+
+
+async def _cancel(*tasks: asyncio.Task[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

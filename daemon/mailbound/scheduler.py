@@ -1,0 +1,200 @@
+"""The scheduler: due activities become runs, audiences are frozen, and runs are brought to their end.
+
+One tick looks at everything that is open. Each step is one transaction and safe to repeat, so a crash between two of
+them leaves nothing that the next tick does not finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+import structlog
+
+from mailbound import breaker, schedule, tokens
+from mailbound.config import Breaker
+from mailbound.database import activities, audience, bounces, deliveries, nodes, runs, segments, tally
+from mailbound.database.activities import Activity
+from mailbound.database.engine import Database
+from mailbound.database.runs import Run
+from mailbound.errors import DatabaseError, InputError
+from mailbound.lifecycle import DeliveryEvent, RunEvent, RunState
+from mailbound.template import Template
+
+log = structlog.get_logger()
+
+_TICK_SECONDS = 0.5
+_MOST_PLANNED = 1000
+"""How many missed due times of one activity become runs in one tick."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the scheduler works with."""
+
+    database: Database
+    templates: Path
+    breaker: Breaker
+    node_id: int
+    clock: Callable[[], datetime]
+
+
+class Scheduler:
+    """Watches the clock, for all stores."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Look at nothing yet."""
+        self._parts = parts
+        self.ticked_at = time.monotonic()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Tick until `stopping` is set. A database that cannot be reached delays the tick, and nothing else."""
+        while not stopping.is_set():
+            self.ticked_at = time.monotonic()
+            try:
+                await self.tick()
+            except DatabaseError as error:
+                log.error("database.failed", why=str(error))
+            try:
+                await asyncio.wait_for(stopping.wait(), _TICK_SECONDS)
+            except TimeoutError:
+                continue
+
+    async def tick(self) -> None:
+        """Do everything that is to be done now."""
+        for activity in await self._parts.database.read(activities.everything, ended=False):
+            await self._plan(activity)
+        for run in await self._parts.database.read(runs.in_state, RunState.SCHEDULED):
+            if run.occurrence_at <= self._parts.clock():
+                await self._begin(run)
+        for run in await self._parts.database.read(runs.in_state, RunState.SENDING):
+            await self._advance(run)
+        for run in await self._parts.database.read(runs.with_leftovers):
+            await self._parts.database.run(
+                deliveries.sweep, run.id, DeliveryEvent.CANCEL, now=self._parts.clock(), reason="cancelled"
+            )
+
+    async def _plan(self, activity: Activity) -> None:
+        """Let the due times of an activity up to now, and the one after, become runs."""
+        now = self._parts.clock()
+        if activity.cron is None and activity.starts_at is None:
+            return
+        due = schedule.occurrences(
+            activity.starts_at, activity.cron, activity.time_zone, after=activity.planned_through, until=now
+        )
+        if due or activity.planned_through <= now:
+            await self._parts.database.run(_plan, activity, due[:_MOST_PLANNED], now)
+
+    async def _begin(self, run: Run) -> None:
+        """Start a due run, or let it wait, or call it missed."""
+        now = self._parts.clock()
+        activity = await self._parts.database.read(activities.find, run.activity_id)
+        window = schedule.Window.load(activity.window, activity.time_zone) if activity.window else None
+        step = schedule.start_of(run.occurrence_at, now=now, grace=activity.grace, window=window)
+        busy = await self._parts.database.read(runs.predecessor_open, run)
+        if isinstance(step, schedule.Missed):
+            await self._parts.database.run(runs.move, run.id, RunEvent.MISS, now=now, note=step.why)
+            log.error(
+                "run.missed", run=run.id, activity=run.activity, due=run.occurrence_at.isoformat(), why=step.why
+            )
+        elif isinstance(step, schedule.Start) and not busy:
+            await self._start(run, activity)
+
+    async def _start(self, run: Run, activity: Activity) -> None:
+        now = self._parts.clock()
+        try:
+            template = await asyncio.to_thread(Template.load, self._parts.templates / activity.template)
+            await self._parts.database.read(segments.members_of, activity.segment_id)
+        except InputError as fault:
+            await self._parts.database.run(runs.move, run.id, RunEvent.FAIL, now=now, note=str(fault))
+            log.error("run.failed", run=run.id, activity=run.activity, why=str(fault))
+            return
+        await self._parts.database.run(_start, run, activity, template.freeze(), now)
+        log.info("run.started", run=run.id, activity=run.activity, store=activity.store, segment=activity.segment)
+
+    async def _advance(self, run: Run) -> None:
+        """Freeze more of a sending run's audience, expire what is too old, halt it or finish it."""
+        now = self._parts.clock()
+        if run.frozen_at is None:
+            frozen = await self._parts.database.run(_freeze, run, self._parts.node_id, now)
+            log.info(
+                "audience.frozen",
+                run=run.id,
+                activity=run.activity,
+                queued=frozen.queued,
+                skipped=frozen.skipped,
+                complete=frozen.done,
+            )
+            return
+        if run.expires_at is not None and run.expires_at <= now:
+            expired = await self._parts.database.run(
+                deliveries.sweep, run.id, DeliveryEvent.EXPIRE, now=now, reason="expired"
+            )
+            if expired:
+                log.warning("run.expired", run=run.id, activity=run.activity, deliveries=expired)
+        trouble = await self._parts.database.read(_trouble, run.id, self._parts.breaker)
+        if trouble:
+            await self._parts.database.run(runs.move, run.id, RunEvent.HALT, now=now, note=trouble)
+            log.error("run.halted", run=run.id, activity=run.activity, why=trouble)
+            return
+        if await self._parts.database.run(_finish, run, now):
+            counts = await self._parts.database.read(tally.of_run, run.id)
+            log.info("run.finished", run=run.id, activity=run.activity, **counts)
+
+
+def _plan(connection: sa.Connection, activity: Activity, due: list[datetime], now: datetime) -> None:
+    for moment in due:
+        runs.schedule(connection, activity.id, moment)
+    through = due[-1] if len(due) == _MOST_PLANNED else now
+    coming = schedule.occurrences(activity.starts_at, activity.cron, activity.time_zone, after=through, most=1)
+    for moment in coming:
+        runs.schedule(connection, activity.id, moment)
+    activities.plan_through(connection, activity.id, coming[-1] if coming else datetime.max.replace(tzinfo=now.tzinfo))
+
+
+def _start(connection: sa.Connection, run: Run, activity: Activity, content: bytes, now: datetime) -> None:
+    key = nodes.signing_key(connection, now=now)
+    runs.start(
+        connection,
+        run.id,
+        frozen_template=content,
+        template_name=activity.template,
+        key_id=key.id,
+        day=tokens.day_number(now),
+        expires_at=now + activity.expires_after,
+        now=now,
+    )
+
+
+def _freeze(connection: sa.Connection, run: Run, node_id: int, now: datetime) -> audience.Frozen:
+    segment_id = activities.find(connection, run.activity_id).segment_id
+    return audience.freeze(
+        connection,
+        run_id=run.id,
+        store_id=run.store_id,
+        members=segments.members_of(connection, segment_id),
+        node_id=node_id,
+        now=now,
+    )
+
+
+def _trouble(connection: sa.Connection, run_id: int, limits: Breaker) -> str | None:
+    """Return why a run must halt, or None."""
+    counts = tally.of_run(connection, run_id)
+    settled = sum(counts.values()) - counts.get(tally.OPEN, 0) - counts.get("skipped", 0)
+    blame, dead = bounces.blame(connection, run_id)
+    return breaker.trips(blame=blame, dead=dead, settled=settled, limits=limits)
+
+
+def _finish(connection: sa.Connection, run: Run, now: datetime) -> bool:
+    if deliveries.any_open(connection, run.id):
+        return False
+    runs.move(connection, run.id, RunEvent.FINISH, now=now)
+    return True
+
+
