@@ -24,7 +24,7 @@ _REASONS = {
 
 def write(notice: Notice) -> bytes:
     """Return the report."""
-    site = f"outlook.{notice.domain}"
+    site = f"outlook.{notice.origin}"
     boundary = f"_000_{notice.key.upper()}_"
     inner = f"_001_{notice.key.upper()}_"
     subject = notice.field("subject") or "(no subject)"
@@ -39,7 +39,7 @@ def write(notice: Notice) -> bytes:
     header = [
         *mime.delivered(notice, site),
         ("MIME-Version", "1.0"),
-        ("From", f"<postmaster@{notice.domain}>"),
+        ("From", f"<postmaster@{notice.origin}>"),
         ("To", f"<{notice.to}>"),
         ("Date", notice.date),
         ("Content-Type", f'multipart/report; report-type=delivery-status;\r\n\tboundary="{boundary}"'),
@@ -61,7 +61,7 @@ def _plain(notice: Notice) -> bytes:
     prose = mime.text(
         f"{_NEWS[notice.action].format(notice.address)}\n\n"
         f"Diagnostic information for administrators:\n\n"
-        f"Generating server: outlook.{notice.domain}\n\n{notice.address}\n"
+        f"Generating server: outlook.{notice.origin}\n\n{notice.address}\n"
         f"Remote server returned '{_saying(notice)}'\n"
     )
     return mime.part("text/plain; charset=utf-8", prose)

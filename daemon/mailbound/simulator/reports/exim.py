@@ -10,6 +10,7 @@ _SUBJECTS = {
     "delayed": "Warning: message {} delayed 24 hours",
     "delivered": "Delivery Status Notification",
 }
+_STATUSES = {"failed": "5.0.0", "delayed": "4.0.0", "delivered": "2.0.0"}
 _NEWS = {
     "failed": "Your message was given up for the address below. This error is permanent:",
     "delayed": "Your message waits for the address below. Nothing is for you to do; it is tried again:",
@@ -48,15 +49,16 @@ def _id(notice: Notice) -> str:
 
 
 def _prose(notice: Notice) -> bytes:
-    said = (
-        f"SMTP error from remote mail server after RCPT TO:<{notice.address}>:\n    {notice.saying}"
-        if notice.remote
-        else notice.saying
-    )
-    host = f"host {notice.remote} [192.0.2.80]\n    " if notice.remote else ""
+    if notice.remote:
+        said = f"host {notice.remote} [192.0.2.80]\n    SMTP error from remote mail server after RCPT TO:"
+        said += f"<{notice.address}>:\n    {notice.saying}"
+    elif notice.action == "failed" and notice.status.startswith("4"):
+        said = f"{notice.saying}: retry timeout exceeded"
+    else:
+        said = notice.saying
     return mime.text(
         f"This message was created automatically by mail delivery software.\n\n"
-        f"{_NEWS[notice.action]}\n\n  {notice.address}\n    {host}{said}\n"
+        f"{_NEWS[notice.action]}\n\n  {notice.address}\n    {said}\n"
     )
 
 
@@ -72,7 +74,7 @@ def _status(notice: Notice) -> bytes:
             ("Action", notice.action),
             ("Original-Recipient", notice.original),
             ("Final-Recipient", f"rfc822;{notice.address}"),
-            ("Status", f"{notice.status[0]}.0.0"),
+            ("Status", _STATUSES[notice.action]),
             ("Remote-MTA", mime.typed("dns", notice.remote)),
             ("Diagnostic-Code", mime.typed("smtp", notice.saying if notice.remote else "")),
         ]

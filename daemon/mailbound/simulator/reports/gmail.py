@@ -19,7 +19,7 @@ def write(notice: Notice) -> bytes | None:
     """Return the report, or None, since it tells nobody of a success."""
     if notice.action not in _SUBJECTS:
         return None
-    site = f"mail-{notice.key[:4]}.{notice.domain}"
+    site = f"mail-{notice.key[:4]}.{notice.origin}"
     boundary = notice.key.ljust(28, "0")
     kind, returned = notice.returned
     news = _NEWS[notice.action].format(notice.address)
@@ -36,9 +36,9 @@ def write(notice: Notice) -> bytes | None:
         ("To", notice.to),
         ("Auto-Submitted", "auto-replied"),
         ("Subject", _SUBJECTS[notice.action]),
-        ("Message-ID", f"<{notice.key}.{site}@mx.{notice.domain}>"),
+        ("Message-ID", f"<{notice.key}.{site}@mx.{notice.origin}>"),
         ("X-Failed-Recipients", notice.address),
-        ("From", f"Mail Delivery Subsystem <mailer-daemon@{notice.domain}>"),
+        ("From", f"Mail Delivery Subsystem <mailer-daemon@{notice.origin}>"),
         ("Date", notice.date),
         ("MIME-Version", "1.0"),
     ]
@@ -51,7 +51,7 @@ def _status(notice: Notice) -> bytes:
     lines = f"{code}-{said}\r\n {code} {notice.status} - gsmtp" if notice.remote else said
     message = mime.fields(
         [
-            ("Reporting-MTA", mime.typed("dns", notice.domain)),
+            ("Reporting-MTA", mime.typed("dns", notice.origin)),
             ("Arrival-Date", notice.date),
             ("X-Original-Message-ID", notice.field("message-id")),
         ]

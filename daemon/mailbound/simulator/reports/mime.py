@@ -27,7 +27,7 @@ def part(kind: str, body: bytes, header: Fields | None = None) -> bytes:
 def multipart(boundary: str, parts: list[bytes], preamble: str = "") -> bytes:
     """Return the body of a multipart mail (RFC 2046 §5.1.1)."""
     opening = f"--{boundary}\r\n".encode()
-    joined = b"".join(opening + one.removesuffix(b"\r\n") + b"\r\n" for one in parts)
+    joined = b"".join(opening + one + b"\r\n" for one in parts)
     return preamble.encode() + joined + f"--{boundary}--\r\n".encode()
 
 

@@ -47,6 +47,11 @@ class Notice:
         return f"mx.{self.domain}" if self.answer.reply.code else ""
 
     @property
+    def origin(self) -> str:
+        """Return the domain that reports where a recipient's own site does: if it was reached."""
+        return self.domain if self.answer.reply.code else self.relay
+
+    @property
     def status(self) -> str:
         """Return the enhanced status code (RFC 3463)."""
         return self.answer.status

@@ -18,7 +18,7 @@ def write(notice: Notice) -> bytes | None:
         f"I could not bring your message to the address below.\n"
         f"This error is permanent, so I have stopped trying. Sorry that it ended so.\n\n"
         f"<{notice.address}>:\n{_reason(notice)}\n\n"
-        f"--- Below this line is a copy of the message.\n\n"
+        f"--- Below this line is a copy of the message.\n"
     )
     header = [
         *mime.delivered(notice, notice.relay),
@@ -28,7 +28,7 @@ def write(notice: Notice) -> bytes | None:
         ("Subject", "failure notice"),
         ("Message-ID", f"<{notice.key}.qmail@{notice.relay}>"),
     ]
-    return mime.mail(header, prose + returned)
+    return mime.mail(header, prose + b"\r\n" + returned)
 
 
 def _reason(notice: Notice) -> str:

@@ -1,0 +1,88 @@
+"""The inbound account's mailbox, behind one small protocol, whatever it is read by.
+
+A session is opened, listed, fetched from, and closed. What `delete` names is gone only after
+`close(commit=True)`; any other end of a session, whether wanted or not, leaves the mailbox as it was
+found (RFC 1939 §6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from mailbound.errors import MailboxError
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One mail as the mailbox lists it."""
+
+    number: int  # names it in this session
+    uid: str  # names it in all sessions, but two may share one (RFC 1939 §7); "": known when fetched
+    size_octets: int  # as the server says
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One mail, or its beginning."""
+
+    item: Item
+    uid: str  # of the item or, where the server gives none, a hash of the content
+    content: bytes  # lines end with CRLF; anything else is as the server sent it
+    truncated: bool = False  # only its beginning, since it is larger than the limit
+
+
+class Trouble(StrEnum):
+    """Why a mailbox cannot be read."""
+
+    NETWORK = "network"  # not reached, broken off, or too slow
+    IN_USE = "in-use"  # another session has it open
+    LOGIN_DELAY = "login-delay"  # we came too often
+    TEMPORARY = "temporary"  # something else that will pass, as the server says
+    CREDENTIALS = "credentials"  # wrong, or no longer valid
+    PERMANENT = "permanent"  # something that will not pass, as the server says
+    TLS = "tls"  # not offered, or the certificate does not verify
+    PROTOCOL = "protocol"  # the server does not speak as it should
+
+    @property
+    def passing(self) -> bool:
+        """Return whether to try again without calling for an operator."""
+        return self in {Trouble.NETWORK, Trouble.IN_USE, Trouble.LOGIN_DELAY, Trouble.TEMPORARY}
+
+
+class SessionError(MailboxError):
+    """A session could not be opened, or has ended early; nothing was deleted."""
+
+    def __init__(self, trouble: Trouble, why: str) -> None:
+        """Keep the `trouble`, to tell what passes from what an operator must see to."""
+        super().__init__(why)
+        self.trouble = trouble
+
+
+class Mailbox(Protocol):
+    """One session with a mailbox, for one task. Every method may raise SessionError, which ends it."""
+
+    refused: list[tuple[Item, str]]
+    """What the server would not hand over or mark as deleted, with its words; it lies there still."""
+
+    async def list(self) -> Sequence[Item]:
+        """Return what lies in the mailbox, oldest first."""
+        ...
+
+    def fetch(self, items: Iterable[Item]) -> AsyncIterator[Fetched]:
+        """Yield the mails in order, without those that are `refused`. Memory holds only a few at a time."""
+        ...
+
+    async def delete(self, items: Iterable[Item]) -> None:
+        """Mark mails as deleted."""
+        ...
+
+    async def close(self, *, commit: bool) -> None:
+        """End the session: with `commit` all that is marked goes, else nothing does. Never raises.
+
+        Only a session that had no trouble is committed. A commit that fails leaves some of the mails
+        or all of them, to be seen again.
+        """
+        ...

@@ -1,0 +1,292 @@
+"""The inbound mailbox by POP3 (RFC 1939, RFC 2449, RFC 2595), each session in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import poplib
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from mailbound.mailbox import Fetched, Item, SessionError, Trouble
+from mailbound.mailbox.pop3_client import Pop3Client, UnfitReplyError
+
+# A group of commands goes out at once, so that its replies cost one round trip (RFC 2449 §6.6).
+_GROUP_COMMANDS = 50
+_GROUP_OCTETS = 1_048_576
+_TOP_LINES = 1000  # of the body of a mail that is too large: where a report says what it has to say
+_SLACK_OCTETS = 1_048_576  # a server may count a mail smaller than it is, within reason
+
+_TROUBLES = {
+    "IN-USE": Trouble.IN_USE,
+    "LOGIN-DELAY": Trouble.LOGIN_DELAY,
+    "SYS/TEMP": Trouble.TEMPORARY,
+    "SYS/PERM": Trouble.PERMANENT,
+    "AUTH": Trouble.CREDENTIALS,
+}
+_RESPONSE_CODE = re.compile(r"-ERR \[([A-Z/-]+)", re.IGNORECASE)
+_LOCKED = re.compile(r"\b(?:lock(?:ed)?|in use|busy)\b", re.IGNORECASE)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Account:
+    host: str
+    port: int
+    username: str
+    password: str = field(repr=False)
+    authentication: Literal["password", "xoauth2"]
+    tls: Literal["implicit", "starttls", "insecure"]
+    ca_file: Path | None
+    timeout_seconds: float
+    max_size_octets: int
+
+
+async def open(  # noqa: A001 - it is called as pop3.open
+    *,
+    host: str,
+    port: int,
+    username: str,
+    password: str,
+    authentication: Literal["password", "xoauth2"] = "password",
+    tls: Literal["implicit", "starttls", "insecure"] = "implicit",
+    ca_file: Path | None = None,
+    timeout_seconds: float = 60.0,
+    max_size_octets: int = 10_485_760,
+) -> Pop3Mailbox:
+    """Return a session, logged in. Raises SessionError.
+
+    With `xoauth2` the password is an access token. Without a `ca_file` the authorities count that the
+    system trusts. The timeout is for each reply as a whole, though a large one gets more; of a mail
+    larger than the limit only the beginning is fetched.
+    """
+    mailbox = Pop3Mailbox(
+        _Account(
+            host=host,
+            port=port,
+            username=username,
+            password=password,
+            authentication=authentication,
+            tls=tls,
+            ca_file=ca_file,
+            timeout_seconds=timeout_seconds,
+            max_size_octets=max_size_octets,
+        )
+    )
+    await mailbox.log_in()
+    return mailbox
+
+
+class Pop3Mailbox:
+    """A session, see `mailbox.Mailbox`. After any SessionError it is over."""
+
+    def __init__(self, account: _Account) -> None:
+        """Prepare a session, which begins with `log_in`."""
+        self.refused: list[tuple[Item, str]] = []
+        self.login_delay_seconds = 0  # the least time from one login to the next (RFC 2449 §6.5)
+        self._account = account
+        self._client = Pop3Client(account.host, account.port, account.timeout_seconds)
+        self._pipelines = False
+        self._thread = ThreadPoolExecutor(1, "pop3")
+        self._over = False
+
+    async def log_in(self) -> None:
+        """Connect and log in. Raises SessionError."""
+        await self._run(self._log_in)
+
+    async def list(self) -> Sequence[Item]:
+        """Return what lies in the mailbox. Raises SessionError."""
+        return await self._run(self._list)
+
+    async def fetch(self, items: Iterable[Item]) -> AsyncIterator[Fetched]:
+        """Yield the mails, without those that are `refused`. Raises SessionError."""
+        max_commands = _GROUP_COMMANDS if self._pipelines else 1
+        for group in _groups(items, max_commands, self._account.max_size_octets):
+            for fetched in await self._run(functools.partial(self._fetch, group)):
+                yield fetched
+
+    async def delete(self, items: Iterable[Item]) -> None:
+        """Mark mails as deleted. Raises SessionError."""
+        await self._run(functools.partial(self._delete, tuple(items)))
+
+    async def close(self, *, commit: bool) -> None:
+        """End the session; without `commit`, or after trouble, never by a QUIT (RFC 2449 §6.7)."""
+        if self._over:
+            return
+        if commit:
+            # A refusal (RFC 1939 §6) or a reply that is lost changes nothing: what is left comes again.
+            with contextlib.suppress(SessionError):
+                await self._run(self._client.quit)
+        self._drop()
+
+    async def _run(self, function: Callable[[], _T]) -> _T:
+        """Return what `function` does in the session's thread. Whatever goes wrong ends the session."""
+        if self._over:
+            raise SessionError(Trouble.NETWORK, "the session is over")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, functools.partial(_translated, function)
+            )
+        except BaseException:  # a cancellation too: the reply that it did not wait for is still to come
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if not self._over:
+            self._over = True
+            self._client.interrupt()
+            self._thread.submit(self._client.close)
+            self._thread.shutdown(wait=False)
+
+    # In the thread
+
+    def _log_in(self) -> None:
+        account, client = self._account, self._client
+        if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in account.username + account.password):
+            raise SessionError(Trouble.CREDENTIALS, "the user name or the password has a control character")
+        context = None if account.tls == "insecure" else _tls_context(account)
+        client.connect(context if account.tls == "implicit" else None)
+        if account.tls == "starttls" and context is not None:
+            with _blaming(Trouble.TLS):
+                client.begin_tls(context)
+        capabilities = client.capabilities()
+        if "UTF8" in capabilities and not (account.username + account.password).isascii():
+            client.command("UTF8")  # RFC 6856 §2
+        self._authenticate(explains="AUTH-RESP-CODE" in capabilities)
+        delay = capabilities.get("LOGIN-DELAY", [])
+        if "USER" in delay:  # it differs from user to user, and is known only now
+            delay = client.capabilities().get("LOGIN-DELAY", delay)
+        self.login_delay_seconds = int(delay[0]) if delay and delay[0].isdigit() else 0
+        self._pipelines = "PIPELINING" in capabilities
+
+    def _authenticate(self, *, explains: bool) -> None:
+        account, client = self._account, self._client
+        # A server that explains itself marks wrong credentials by [AUTH] (RFC 3206 §6); another one does not.
+        with _blaming(Trouble.TEMPORARY if explains else Trouble.CREDENTIALS):
+            if account.authentication == "xoauth2":
+                response = f"user={account.username}\1auth=Bearer {account.password}\1\1"
+                client.authenticate("XOAUTH2", response.encode())
+            else:
+                client.user(account.username)
+                client.pass_(account.password)
+
+    def _list(self) -> Sequence[Item]:
+        sizes = dict(_numbered(self._client.listing("LIST")))
+        try:
+            uids = dict(_numbered(self._client.listing("UIDL")))
+        except poplib.error_proto:  # it is optional
+            uids = {}
+        return [Item(number, uids.get(number, ""), int(size)) for number, size in sizes.items()]
+
+    def _fetch(self, group: Sequence[Item]) -> Sequence[Fetched]:
+        """Fetch mails by one group of commands or, of one that is too large, the beginning."""
+        if group[0].size_octets > self._account.max_size_octets:
+            return self._fetch_head(group[0])
+        self._client.request([f"RETR {item.number}" for item in group])
+        return [fetched for item in group if (fetched := self._read(item)) is not None]
+
+    def _fetch_head(self, item: Item) -> Sequence[Fetched]:
+        self._client.request([f"TOP {item.number} {_TOP_LINES}"])
+        fetched = self._read(item, truncated=True)
+        if fetched is None:  # TOP is optional; RETR, and let go of what is too much
+            self.refused.pop()
+            self._client.request([f"RETR {item.number}"])
+            fetched = self._read(item)
+        return [] if fetched is None else [fetched]
+
+    def _read(self, item: Item, *, truncated: bool = False) -> Fetched | None:
+        try:
+            self._client.reply()
+        except poplib.error_proto as error:
+            self.refused.append((item, str(error)))
+            return None
+        limit = self._account.max_size_octets
+        most = 2 * max(item.size_octets, limit) + _SLACK_OCTETS
+        content, cut = self._client.body(limit, most)
+        uid = item.uid or hashlib.sha256(content).hexdigest()
+        return Fetched(item, uid, content, truncated or cut)
+
+    def _delete(self, items: Sequence[Item]) -> None:
+        group_size = _GROUP_COMMANDS if self._pipelines else 1
+        for start in range(0, len(items), group_size):
+            group = items[start : start + group_size]
+            self._client.request([f"DELE {item.number}" for item in group])
+            for item in group:
+                try:
+                    self._client.reply()
+                except poplib.error_proto as error:
+                    self.refused.append((item, str(error)))
+
+
+def _groups(items: Iterable[Item], max_commands: int, max_size_octets: int) -> Iterator[Sequence[Item]]:
+    """Yield the items in groups to be asked for together; one that is too large stands alone."""
+    group: list[Item] = []
+    octets = 0
+    for item in items:
+        alone = item.size_octets > max_size_octets
+        if group and (alone or len(group) == max_commands or octets + item.size_octets > _GROUP_OCTETS):
+            yield group
+            group, octets = [], 0
+        if alone:
+            yield [item]
+        else:
+            group.append(item)
+            octets += item.size_octets
+    if group:
+        yield group
+
+
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yield the pairs of a listing (RFC 1939 §5, §7)."""
+    for line in lines:
+        number, value, *_ = [*line.split(), "", ""]
+        if not (number.isascii() and number.isdigit() and value):
+            raise UnfitReplyError(f"this is no line of a listing: {line[:80]!r}")
+        yield int(number), value
+
+
+def _tls_context(account: _Account) -> ssl.SSLContext:
+    """Return a context that verifies; poplib's own would not."""
+    try:
+        return ssl.create_default_context(cafile=account.ca_file)
+    except OSError as error:
+        raise SessionError(Trouble.TLS, f"{account.ca_file}: {error}") from error
+
+
+@contextlib.contextmanager
+def _blaming(trouble: Trouble) -> Iterator[None]:
+    """Make a refusal that does not explain itself mean `trouble`."""
+    try:
+        yield
+    except poplib.error_proto as error:
+        raise SessionError(_trouble(str(error), trouble), str(error)) from error
+
+
+def _trouble(reply: str, otherwise: Trouble) -> Trouble:
+    code = _RESPONSE_CODE.match(reply)
+    if code is not None:
+        return _TROUBLES.get(code[1].upper(), otherwise)
+    return Trouble.IN_USE if otherwise is Trouble.CREDENTIALS and _LOCKED.search(reply) else otherwise
+
+
+def _translated(function: Callable[[], _T]) -> _T:
+    """Return what `function` returns, with its exceptions turned into SessionError."""
+    try:
+        with _blaming(Trouble.TEMPORARY):
+            return function()
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+        raise SessionError(Trouble.NETWORK, "the server hung up") from error
+    except ssl.SSLError as error:
+        raise SessionError(Trouble.TLS, f"TLS failed: {error}") from error
+    except OSError as error:
+        raise SessionError(Trouble.NETWORK, str(error) or type(error).__name__) from error
+    except (UnfitReplyError, ValueError) as error:
+        raise SessionError(Trouble.PROTOCOL, str(error)) from error
