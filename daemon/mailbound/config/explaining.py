@@ -79,8 +79,8 @@ def _starting(sending: Sending) -> Iterator[str]:
     )
     yield (
         "It goes to those in the segment who opted in for the store: by their own row for it, else by their "
-        "row for all stores. No row means no, and a no for all stores wins. This is asked when the audience is "
-        "frozen and again before each message."
+        "row for all stores. No row means no, and a no for all stores wins. This is asked when the "
+        "audience is frozen, and again before each message."
     )
 
 
@@ -90,7 +90,7 @@ def _sending(sending: Sending) -> Iterator[str]:
         f"twice as long each time, up to {_time(sending.retry_longest)}. It is expired "
         f"{_time(sending.expires_after)} after its run started."
     )
-    yield "When the relay cannot be reached or refuses us, the run waits: no recipient is touched, no try counts."
+    yield "When the relay cannot be reached or refuses us, the run waits; no recipient is touched."
     in_doubt = {
         "resend": "sent again with the same Message-ID, so it may arrive twice",
         "hold": "held for an operator, so it may not arrive at all",

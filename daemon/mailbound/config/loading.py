@@ -20,6 +20,16 @@ from mailbound.errors import ConfigError
 
 Tree = dict[str, Any]
 
+_SYNTAX = {
+    "Cannot overwrite a value": "this key is there already",
+    "Cannot declare": "this table is there already",
+    "Expected newline or end of document": "the value goes on; texts, durations and sizes need quotes",
+    "Illegal character '\\n'": "the text has no closing quote",
+    "Invalid statement": "this is neither a key = value, nor a [table], nor a # comment",
+    "Invalid value": "this is no value; texts, durations and sizes need quotes",
+    "Unterminated string": "the text has no closing quote",
+}
+
 
 def load(path: Path, *, secrets: bool = False, environment: Mapping[str, str] = os.environ) -> Config:
     """Return the configuration in the file `path`. Raises ConfigError with one line for each of its faults.
@@ -65,15 +75,10 @@ def _read(path: Path) -> Tree:
 
 
 def _syntax(message: str) -> str:
-    match = re.fullmatch(r"(.*) \(at (line \d+, column \d+|end of document)\)", message, re.DOTALL)
-    text, place = (match[1], match[2]) if match else (message, "")
-    hint = (
-        "; texts, durations and sizes need quotes"
-        if text.startswith(("Invalid value", "Expected newline"))
-        else ""
-    )
-    text = text if text.isprintable() else ascii(text)
-    return f"{place}: {text[:1].lower()}{text[1:]}{hint}" if place else f"{text}{hint}"
+    """Return what is wrong and where, from the words of tomllib: "What (at line 1, column 2)"."""
+    what, _, place = message.removesuffix(")").rpartition(" (at ")
+    known = next((mend for words, mend in _SYNTAX.items() if what.startswith(words)), ascii(what)[1:-1])
+    return f"{place}: {known}"
 
 
 def _state_folder(folder: Path, environment: Mapping[str, str]) -> Path:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from urllib.parse import urlsplit
 
+from mailbound import address
 from mailbound.errors import InputError
 
 LONGEST = timedelta(days=3650)
@@ -73,7 +74,7 @@ def size(value: object) -> int:
     """Return the octets that `10MiB` stands for."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
-    match = re.fullmatch(r"(\d{1,12}) ?([KMGT]iB|B)", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"(\d{1,16}) ?([KMGT]iB|B)", value) if isinstance(value, str) else None
     if match is None or not int(match[1]):
         raise ValueError(f'{quote(value)} is not a size; write it like "512KiB", "10MiB" or "2GiB"')
     return int(match[1]) * _OCTETS[match[2]]
@@ -140,10 +141,6 @@ def has_control(text: str) -> bool:
 
 def mailbox_address(value: object) -> str:
     """Return an address that mail can be sent to or from (RFC 5321 §4.1.2), as given."""
-    try:
-        from mailbound import address  # noqa: PLC0415
-    except ImportError:  # until address.py is there
-        return line(value)
     try:
         return address.normalise(line(value)).given
     except InputError as error:
