@@ -13,12 +13,13 @@ Each line of a script is one step:
     DROP          close the connection
     HANG          say nothing more, and read what comes until the client closes
 
-At the end of its script the relay reads what comes until the client closes, and keeps it in `rest`. A connection that
-does not follow its script fails the test.
+At the end of its script the relay reads what comes until the client closes, and keeps it in `rest`. A
+connection that does not follow its script fails the test.
 """
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 
 GREETING = """
@@ -30,7 +31,9 @@ C: EHLO
 def hello(*keywords: str) -> str:
     """Return the script of a greeting and an EHLO that offers `keywords`."""
     lines = ["relay.example", *keywords]
-    return GREETING + "\n".join(f"S: 250{'-' if line is not lines[-1] else ' '}{line}" for line in lines) + "\n"
+    return (
+        GREETING + "\n".join(f"S: 250{'-' if line is not lines[-1] else ' '}{line}" for line in lines) + "\n"
+    )
 
 
 class ScriptedRelay:
@@ -56,7 +59,7 @@ class ScriptedRelay:
         try:
             await self._play(script, reader, writer)
             self.rest += await reader.read()
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             pass  # the client broke off, as a test may want it to
         except asyncio.IncompleteReadError as error:
             self.faults.append(f"the client went away, having said {error.partial!r}")
@@ -66,59 +69,70 @@ class ScriptedRelay:
             writer.transport.abort()
 
     async def _play(self, script, reader, writer):
+        steps = {
+            "S~": self._drip,
+            "C:": self._read_line,
+            "BODY": self._read_body,
+            "PART": self._read_part,
+            "WAIT": self._wait,
+            "TLS": self._start_tls,
+            "DROP": self._drop,
+            "HANG": self._hang,
+        }
         pending = ""
-        for step in [line.strip() for line in script.splitlines() if line.strip()]:
-            word, text = step[:2], step[3:]
-            if word == "S:":
-                pending += text + "\r\n"
-                continue
-            if word == "S=":
-                pending += text
+        for line in filter(None, map(str.strip, script.splitlines())):
+            word, _, text = line.partition(" ")
+            if word in ("S:", "S="):
+                pending += text + ("\r\n" if word == "S:" else "")
                 continue
             writer.write(pending.encode("latin-1"))
             pending = ""
-            match word:
-                case "S~":
-                    for character in text + "\r\n":
-                        writer.write(character.encode())
-                        await writer.drain()
-                        await asyncio.sleep(0)
-                case "C:":
-                    await self._read_line(text, reader)
-                case "BO":
-                    self.bodies.append(await self._read_body(reader))
-                case "PA":
-                    await self._read_part(reader)
-                case "WA":
-                    await self.go.wait()
-                case "TL":
-                    await writer.start_tls(self.context)
-                case "DR":
-                    writer.close()
-                    return
-                case "HA":
-                    return
-                case _:
-                    raise AssertionError(f"no such step: {step}")
+            await steps[word](text, reader, writer)
         writer.write(pending.encode("latin-1"))
 
-    async def _read_line(self, expected, reader):
+    async def _drip(self, text, reader, writer):
+        for character in text + "\r\n":
+            writer.write(character.encode())
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async def _wait(self, text, reader, writer):
+        await self.go.wait()
+
+    async def _start_tls(self, text, reader, writer):
+        await writer.start_tls(self.context)
+
+    async def _drop(self, text, reader, writer):
+        writer.close()
+
+    async def _hang(self, text, reader, writer):
+        """Do nothing: `play` reads what comes."""
+
+    async def _read_line(self, expected, reader, writer):
         line = (await reader.readuntil(b"\r\n")).decode().removesuffix("\r\n")
         self.lines.append(line)
         assert line.startswith(expected), f"expected {expected!r}, got {line!r}"
 
-    async def _read_part(self, reader):
+    async def _read_part(self, text, reader, writer):
         got = b""
         while self.part not in got:
             got += await reader.read(65536) or b"\0"
         assert not got.endswith(b"\r\n.\r\n"), "the final dot came too early"
 
-    @staticmethod
-    async def _read_body(reader):
+    async def _read_body(self, text, reader, writer):
         body = b""
         while body != b".\r\n" and not body.endswith(b"\r\n.\r\n"):
             body += await reader.readuntil(b"\n")
-        return body
+        self.bodies.append(body)
+
+
+async def until(condition):
+    """Let others run until `condition()` is true."""
+    for _ in range(100_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("what should happen did not")
 
 
 @contextlib.asynccontextmanager

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-import scripted_relay
 
+import scripted_relay
 from mailbound import relay
 from mailbound.model import Letter, Phase, Reply, Result
 
@@ -125,15 +125,12 @@ REFUSALS = [
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize(("phase", "code", "result", "goes_on"), REFUSALS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("phase", "code", "result", "goes_on"), REFUSALS, ids=str)
 def test_the_first_digit_and_the_phase_decide(phase, code, result, goes_on, pipelined):
     answers = {P.MAIL: "250 ok", P.RCPT: "250 ok", P.DATA: "354 go", P.FINAL_DOT: "250 ok"}
     answers[phase] = f"{code} 4.0.0 why"
-    for follower in (P.RCPT, P.DATA):
-        if phase in (P.MAIL, P.RCPT) and follower is not phase and (phase, follower) != (P.RCPT, P.RCPT):
-            answers[follower] = "503 5.5.1 bad sequence"
-    if phase is P.MAIL:
-        answers[P.RCPT] = "503 5.5.1 bad sequence"
+    for follower in {P.MAIL: (P.RCPT, P.DATA), P.RCPT: (P.DATA,)}.get(phase, ()):
+        answers[follower] = "503 5.5.1 bad sequence"
     outcome, _, session = one(script(*answers.values(), pipelined=pipelined))
     assert (outcome.result, outcome.phase, outcome.reply) == (result, phase, Reply(code, "4.0.0 why"))
     assert session.was_usable is goes_on
@@ -183,7 +180,9 @@ def test_a_deadline_is_for_the_whole_reply_however_often_an_octet_comes():
 
 
 def test_a_503_after_a_refused_mail_is_not_the_recipients():
-    outcome, _, _ = one(script("451 4.3.0 later", "503 5.5.1 MAIL first", "503 5.5.1 MAIL first", pipelined=True))
+    outcome, _, _ = one(
+        script("451 4.3.0 later", "503 5.5.1 MAIL first", "503 5.5.1 MAIL first", pipelined=True)
+    )
     assert outcome.result is Q.UNTRIED
     assert outcome.reply == Reply(451, "4.3.0 later")
 
@@ -250,7 +249,9 @@ def test_an_accepted_recipient_never_gets_a_lone_dot():
 
 @pytest.mark.parametrize("end", ["S: 421 4.3.2 shutting down", "DROP", "S: rubbish"])
 def test_a_verdict_once_read_stays_whatever_breaks_after_it(end):
-    text = scripted_relay.hello("PIPELINING") + f"C: MAIL\nC: RCPT\nC: DATA\nS: 250 ok\nS: 550 5.1.1 no\n{end}"
+    text = (
+        scripted_relay.hello("PIPELINING") + f"C: MAIL\nC: RCPT\nC: DATA\nS: 250 ok\nS: 550 5.1.1 no\n{end}"
+    )
     outcome, _, session = one(text)
     assert (outcome.result, outcome.phase, outcome.reply) == (Q.REFUSED, P.RCPT, Reply(550, "5.1.1 no"))
     assert not session.was_usable
@@ -276,8 +277,7 @@ def test_the_final_dot_waits_for_the_mark(pipelined):
                 return True
 
             sending = asyncio.ensure_future(session.transact(LETTER, mark))
-            while not seen:
-                await asyncio.sleep(0)
+            await scripted_relay.until(lambda: seen)
             for _ in range(100):  # time enough for a dot that does not wait
                 await asyncio.sleep(0)
             marked.set()
@@ -319,8 +319,7 @@ def test_what_happens_during_the_mark_leaves_no_doubt(words, result, code):
 
             async def mark():
                 server.go.set()
-                while session.usable:
-                    await asyncio.sleep(0)
+                await scripted_relay.until(lambda: not session.usable)
                 return True
 
             return await session.transact(LETTER, mark), server
@@ -353,8 +352,9 @@ def test_a_cancelled_transaction_closes_the_connection(stop):
         async with scripted_relay.serve(head + stop + "\nWAIT\nHANG") as server:
             session = await relay.open(account(server.port))
             sending = asyncio.ensure_future(session.transact(LETTER, yes))
-            while not (server.bodies if stop == "BODY" else any(map(stop[3:].__eq__, (x[:4] for x in server.lines)))):
-                await asyncio.sleep(0)
+            await scripted_relay.until(
+                lambda: server.bodies or stop[3:] in [line[:4] for line in server.lines]
+            )
             sending.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await sending
@@ -455,15 +455,16 @@ def test_a_session_closed_while_idle_is_noticed_and_its_next_letter_untried(word
             await session.transact(LETTER, yes)
             assert session.usable
             server.go.set()
-            while session.usable:
-                await asyncio.sleep(0)
+            await scripted_relay.until(lambda: not session.usable)
             return await session.transact(LETTER, yes)
 
     outcome = asyncio.run(main())
     assert (outcome.result, outcome.phase, outcome.reply) == (Q.UNTRIED, P.MAIL, None)
 
 
-@pytest.mark.parametrize("end", ["S: 221 bye\nDROP", "S: 221 bye", "DROP", "S: 500 what", "HANG", "S: rubbish"])
+@pytest.mark.parametrize(
+    "end", ["S: 221 bye\nDROP", "S: 221 bye", "DROP", "S: 500 what", "HANG", "S: rubbish"]
+)
 def test_quit_never_fails(end):
     async def main():
         async with scripted_relay.serve(script(pipelined=True) + f"\nC: QUIT\n{end}") as server:

@@ -13,7 +13,7 @@ HERE = "decided here, the relay was not asked"
 
 _WORD = r"[^\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff\"(),:;<>@\[\\\]]+"
 _QUOTED = r'"(?:[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"\\]|\\[\x20-\x7e])*"'
-_DOMAIN = r"[^\x00-\x2c\x2f\x3a-\x40\x5b-\x60\x7b-\xa0\u2028\u2029\ud800-\udfff]+"
+_DOMAIN = r"[^\x00-\x2c\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\xa0\u2028\u2029\ud800-\udfff]+"
 _LITERAL = r"\[[0-9A-Za-z:.]+\]"
 _ADDRESS = re.compile(rf"({_WORD}|{_QUOTED})@({_DOMAIN}|{_LITERAL})")
 """An address that cannot end the angle brackets around it or begin a second command (RFC 5321 §4.1.2)."""
@@ -108,7 +108,7 @@ def objection(letter: Letter, body: bytes, extensions: Extensions) -> Outcome | 
         return Outcome(Result.UNTRIED, Phase.MAIL, reply, HERE)  # our fault, not the recipient's
     if not is_safe(letter.recipient):
         return _refused(553, "5.1.3 the recipient is no address that SMTP can carry")
-    if len(xtext(letter.envid)) > 100 or not (letter.envid.isascii() and letter.envid.isprintable()):
+    if not (letter.envid.isascii() and letter.envid.isprintable() and len(xtext(letter.envid)) <= 100):
         reply = Reply(501, "5.5.4 the envelope identifier is not one that SMTP can carry")  # RFC 3461 §4.4
         return Outcome(Result.UNTRIED, Phase.MAIL, reply, HERE)
     if needs_utf8(letter) and not extensions.utf8:
