@@ -22,7 +22,7 @@ from mailbound.mailbox.pop3_client import Pop3Client, UnfitReplyError
 _GROUP_COMMANDS = 50
 _GROUP_OCTETS = 1_048_576
 _TOP_LINES = 1000  # of the body of a mail that is too large: where a report says what it has to say
-_SLACK_OCTETS = 1_048_576  # a server may count a mail smaller than it is, within reason
+_SLACK_OCTETS = 1_048_576  # a server may count a mail as smaller than it is, but it must end some time
 
 _TROUBLES = {
     "IN-USE": Trouble.IN_USE,
@@ -209,7 +209,7 @@ class Pop3Mailbox:
             self.refused.append((item, str(error)))
             return None
         limit = self._account.max_size_octets
-        most = 2 * max(item.size_octets, limit) + _SLACK_OCTETS
+        most = 2 * item.size_octets + 16 * limit + _SLACK_OCTETS
         content, cut = self._client.body(limit, most)
         uid = item.uid or hashlib.sha256(content).hexdigest()
         return Fetched(item, uid, content, truncated or cut)
