@@ -1,0 +1,157 @@
+"""Delivery status notifications (RFC 3464, its forerunner RFC 1894, and RFC 6533 for non-ASCII addresses)."""
+
+from __future__ import annotations
+
+import re
+
+
+from mailbound.model import Action
+from mailbound.reading.mail import Mail, without_comments
+from mailbound.reading.report import RecipientReport
+from mailbound.reading.structure import text_of
+from mailbound.status import StatusCode
+
+TYPES = frozenset({"message/delivery-status", "message/global-delivery-status"})
+
+Fields = dict[str, str]
+"""One group of a delivery status: its fields by lower-case name. Of two of one name the first stands."""
+
+_ACTIONS = {
+    "failed": Action.FAILED,
+    "failure": Action.FAILED,
+    "fail": Action.FAILED,
+    "error": Action.FAILED,  # OpenSMTPD
+    "expired": Action.FAILED,
+    "delayed": Action.DELAYED,
+    "delay": Action.DELAYED,
+    "delivered": Action.DELIVERED,
+    "relayed": Action.RELAYED,
+    "expanded": Action.EXPANDED,
+}
+_BY_CLASS = {2: Action.DELIVERED, 4: Action.FAILED, 5: Action.FAILED}
+
+_NAMES_RECIPIENT = frozenset({"final-recipient", "original-recipient", "x-actual-recipient"})
+_OF_RECIPIENT = _NAMES_RECIPIENT | {"action", "status", "diagnostic-code", "remote-mta"}
+
+_FIELD = re.compile(r"([A-Za-z][\w-]{0,80})[ \t]*:[ \t]*(.*)", re.DOTALL)
+_TYPE = re.compile(r"[\w.-]{1,40}\Z")
+_UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
+_XTEXT = re.compile(r"\+([0-9A-F]{2})")
+_QUOTED_AT = re.compile(r'<?\s*("(?:[^"\\]|\\.)*"@[^\s<>;,]+|[^\s<>;,"()]+@[^\s<>;,"()]+)')
+
+
+def read(mail: Mail) -> tuple[Fields, tuple[RecipientReport, ...]]:
+    """Return the per-message fields and a report for each recipient; ({}, ()) if the mail is no DSN.
+
+    Only a report that stands at the top of the mail counts: one in a forwarded message speaks of somebody else's
+    mail. A recipient whose Action is unknown is left out (RFC 3464 §2.3.3 lists them all).
+    """
+    groups: list[Fields] = []
+    for part in mail.leaves:
+        if part.content_type in TYPES:
+            groups += split(text_of(part.content.replace(b"\r\n", b"\n")))
+    return of_groups(groups, mail)
+
+
+def of_groups(groups: list[Fields], mail: Mail) -> tuple[Fields, tuple[RecipientReport, ...]]:
+    """Return what `read` does, from groups that were found already."""
+    about_message: Fields = {}
+    about_recipients: list[Fields] = []
+    for group in groups:
+        if _NAMES_RECIPIENT & group.keys():
+            about_recipients.append(group)
+        elif about_recipients and "action" in group and "action" not in about_recipients[-1]:
+            about_recipients[-1] |= group  # an empty line in the middle of a group
+        if "reporting-mta" in group or not about_recipients:
+            about_message = group | about_message
+    found = (_recipient(fields, mail) for fields in about_recipients)
+    return about_message, tuple(report for report in found if report)
+
+
+def split(text: str) -> list[Fields]:
+    """Return the groups of fields in a delivery status (RFC 3464 §2.1), whose lines end with LF.
+
+    Two empty lines are one, and a missing one is put in where a recipient begins anew (Dovecot leaves it out).
+    """
+    groups: list[Fields] = [{}]
+    name = ""
+    for line in text.split("\n"):
+        if not line.strip():
+            groups.append({})
+        elif line[0] in " \t" and name in groups[-1]:
+            groups[-1][name] += " " + line.strip()
+        elif match := _FIELD.match(line):
+            name = match[1].lower()
+            if name in groups[-1] and name in _OF_RECIPIENT:
+                groups.append({})
+            groups[-1].setdefault(name, match[2].strip())
+    return [group for group in groups if group]
+
+
+def typed(value: str) -> tuple[str, str]:
+    """Split `type; value` (RFC 3464 §2.1.2). The type is lower case, "" if missing."""
+    kind, semicolon, rest = value.partition(";")
+    if semicolon and _TYPE.match(kind.strip()):
+        return kind.strip().lower(), rest.strip()
+    return "", value.strip()
+
+
+def recipient_address(value: str) -> str:
+    """Return the address in a recipient field, "" if it holds none.
+
+    Angle brackets and comments are dropped; the `utf-8` forms (RFC 6533 §3) and xtext (RFC 3461 §4) are undone.
+    """
+    kind, text = typed(value)
+    if kind == "utf-8" or "\\x{" in text:
+        text = _UNITEXT.sub(_character, text)
+    if "@" not in text and "+40" in text:
+        text = _XTEXT.sub(lambda match: chr(int(match[1], 16)), text)
+    match = _QUOTED_AT.search(text)
+    if match:
+        return match[1]
+    return without_comments(text).strip("<>;,\"' \t").partition(" ")[0]
+
+
+def _character(match: re.Match[str]) -> str:
+    number = int(match[1], 16)
+    return chr(number) if 0x20 < number < 0xD800 or 0xDFFF < number < 0x110000 else ""
+
+
+def _recipient(fields: Fields, mail: Mail) -> RecipientReport | None:
+    final = recipient_address(fields.get("final-recipient", "") or fields.get("x-actual-recipient", ""))
+    original = recipient_address(fields.get("original-recipient", ""))
+    if "@" not in final and "@" in original:
+        final = original
+    stated = StatusCode.find(without_comments(fields.get("status", "")))
+    action = _action(fields.get("action", ""), stated)
+    if action is None or not final:
+        return None
+    kind, text = typed(fields.get("diagnostic-code", ""))
+    if not text and action in {Action.FAILED, Action.DELAYED}:
+        text = mail.said_of(final) or mail.said_of(original)
+    return RecipientReport(
+        final_recipient=final,
+        original_recipient=original,
+        action=action,
+        status=_status(stated, text),
+        diagnostic_code=" ".join(text.split()),
+        diagnostic_type=kind,
+        remote_mta=typed(fields.get("remote-mta", ""))[1],
+        last_attempt_date=fields.get("last-attempt-date", ""),
+        will_retry_until=fields.get("will-retry-until", ""),
+        final_log_id=fields.get("final-log-id", ""),
+    )
+
+
+def _action(value: str, status: StatusCode | None) -> Action | None:
+    word = re.split(r"[\s(;,]", value.strip().lower(), maxsplit=1)[0]
+    if word:
+        return _ACTIONS.get(word)
+    return _BY_CLASS[status.class_] if status else Action.FAILED
+
+
+def _status(stated: StatusCode | None, text: str) -> StatusCode | None:
+    """Return the Status, but the code in the diagnostic where the Status says no more than its class."""
+    if stated is None or stated.is_bare:
+        return StatusCode.find(text) or stated
+    return stated

@@ -1,0 +1,171 @@
+"""One inbound mail, with what every reader asks about it: whom it is to, whom from, its own words, what it returns."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+
+from mailbound.reading.structure import Headers, Part, parse, split_header
+
+RETURNED_TYPES = frozenset(
+    {
+        "message/rfc822",
+        "text/rfc822-headers",
+        "message/global",
+        "message/global-headers",
+        "message/rfc822-headers",
+    }
+)
+
+ADDRESS = re.compile(
+    r"""(?:"(?:[^"\\\n]|\\.){1,64}"|[^\s<>()\[\],;:"'`|=@\\][^\s<>()\[\],;:"`|@\\]{0,127})@[\w-]+(?:\.[\w-]+)*"""
+)
+"""An address somewhere in a text. Generous, since what is mailed is generous too; a quote or `=` cannot begin it."""
+
+# Where the sending system says whom it is for, the surest first. `To` comes last: a forger writes it at will.
+_DELIVERED_TO = ("delivered-to", "x-original-to", "envelope-to", "apparently-to", "to")
+
+_DAEMON = re.compile(
+    r"""(?ix) (?: ^|[<"\s(] ) (?: mailer[-_.]?d(?:a?e)mon | mail[-_.\s]?daemon | post[-_.]?master | mail(?:er)?[-_]?delivery
+      | mail[ ]delivery[ ](?:sub)?system | mail[ ]system | mail[ ]administrator | mail[ ]transfer[ ]agent | double-bounce
+      | microsoft[ ]?exchange\w* | mta | mdaemon | [\w-]*bounces? | [\w-]*mail[-_]?error )
+      (?: @ | [>")\s] | $ )"""
+)
+_REPORT_SUBJECT = re.compile(
+    r"""(?ix) undeliver | un[-\s]?deliver | deliver(?:y|ed)[\s:-] .* (?:fail|status|notif|report|problem|error|delay|warn|unsuccess)
+      | (?:fail|unable|could[ ]not|not[ ]be|non[-\s]?)\w* [\s\w]* deliver | mail[ ](?:delivery[ ]|system[ ])? (?:fail|error)
+      | returned[ ](?:e?-?mail|to[ ]sender|message) | (?:e?-?mail|message)[ ]returned | failure[ ](?:notice|notification)
+      | warning:[ ](?:message|could|delivery|mail) | bounce | nondeliverable | message[ ](?:delayed|not[ ]delivered)
+      | unzustellbar | non[ ]remis | no[ ]se[ ]puede[ ]entregar | permanent[ ]error | status[ ]notification"""
+)
+_COMMENT = re.compile(r"\([^()]{0,2000}\)")
+
+# Lines with which a mailer introduces the message that it gives back; nothing behind them is its own.
+_RETURNED_BELOW = re.compile(
+    r"""(?imx) ^ [ \t>*|]* (?:
+        -{2,} [ \t]* (?: below[ ]this[ ]line | this[ ]is[ ]a[ ]copy | (?:start[ ]of[ ])?(?:the[ ])?(?:original|returned|unsent|forwarded|undelivered) [ ]?
+            (?:message|mail|text|header) | message[ ](?:header|text|body)s?[ ](?:follow|below)
+            | headers[ ](?:of|follow) | begin[ ] | included[ ]is | returned[ ] | returning[ ] )
+      | (?:original|unsent|returned|failed|your)[ ](?:message|mail|text)[ ](?:header[s]?[ ]?)?(?:follow|below|is[ ](?:below|attached|included))
+      | (?:the[ ])? (?:original|first|header)s?[ ](?:message|lines|\d+[ ]lines)? [ ]?(?:of[ ]the[ ](?:original|message))?[ ]?(?:follow|are[ ]below)s?
+      | original[ ]message[ ]headers? [ \t]*:? | message[ ]header[s]?(?:[ ]follow)? [ \t]*:
+      | received:[ ]+(?:from|by|\(qmail)[ ]
+      | return-path:[ ]*< ) .* $"""
+)
+
+
+class Mail:
+    """One inbound mail. Everything is worked out when first asked for."""
+
+    def __init__(self, raw: bytes) -> None:
+        """Take the octets as they were fetched."""
+        self.part: Part = parse(raw)
+        self.headers: Headers = self.part.headers
+
+    @cached_property
+    def leaves(self) -> tuple[Part, ...]:
+        """The parts that are no multiparts; none from inside an embedded message."""
+        return tuple(self.part.leaves())
+
+    @cached_property
+    def subject(self) -> str:
+        """The decoded Subject."""
+        return self.headers.text("subject")
+
+    @cached_property
+    def sender(self) -> str:
+        """The address in From, else in Sender, in lower case; "" if there is none."""
+        for name in ("from", "sender"):
+            found = addresses(self.headers.text(name))
+            if found:
+                return found[-1].lower()
+        return ""
+
+    @cached_property
+    def delivered_to(self) -> tuple[str, ...]:
+        """The addresses that the mail was sent to, the surest first."""
+        found = [
+            address
+            for name in _DELIVERED_TO
+            for value in self.headers.all(name)
+            for address in addresses(without_comments(value))
+        ]
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def has_null_path(self) -> bool:
+        """Whether its reverse-path was empty, as that of every report is (RFC 5321 §4.5.5)."""
+        return self.headers.get("return-path").replace(" ", "") == "<>"
+
+    @cached_property
+    def is_from_daemon(self) -> bool:
+        """Whether a mail system calls itself its sender."""
+        return bool(_DAEMON.search(self.headers.text("from") or self.headers.text("sender")))
+
+    @cached_property
+    def may_report(self) -> bool:
+        """Whether its headers let it be a report of a mail system at all."""
+        return (
+            self.has_null_path
+            or self.is_from_daemon
+            or "x-failed-recipients" in self.headers
+            or self.part.content_type == "multipart/report"
+            or bool(_REPORT_SUBJECT.search(self.subject))
+        )
+
+    @cached_property
+    def words(self) -> str:
+        """What the mail itself says: its first texts, cut off where it gives a message back."""
+        texts = []
+        for part in self.leaves:
+            if part.content_type in RETURNED_TYPES:
+                break
+            if part.text.strip():
+                texts.append(part.text)
+        return self._cut("\n".join(texts))[0]
+
+    @cached_property
+    def returned(self) -> tuple[Headers, ...]:
+        """The header blocks of the messages that it gives back."""
+        blocks = []
+        for part in self.leaves:
+            if part.content_type in RETURNED_TYPES:
+                blocks.append(split_header(part.content.replace(b"\r\n", b"\n").lstrip(b"\n"))[0])
+        if not blocks:
+            for part in self.leaves:
+                below = self._cut(part.text)[1].lstrip("\n")
+                if below:
+                    blocks.append(split_header(below.encode("utf-8", "replace"))[0])
+        return tuple(Headers(block) for block in blocks)
+
+    def _cut(self, text: str) -> tuple[str, str]:
+        match = _RETURNED_BELOW.search(text)
+        if not match:
+            return text, ""
+        line = match[0].lstrip(" \t>*|")
+        begins_it = line[:9].lower() in {"received:", "return-pa"}
+        return text[: match.start()], text[match.start() if begins_it else match.end() :]
+
+    def said_of(self, address: str) -> str:
+        """Return the paragraph of its words that names `address`, from there on; "" if none does."""
+        if not address:
+            return ""
+        begin = self.words.lower().find(address.lower())
+        if begin < 0:
+            return ""
+        paragraph = self.words[begin + len(address) :].partition("\n\n")[0]
+        return paragraph.lstrip(">:) \t\n")[:2000]
+
+
+def addresses(text: str) -> list[str]:
+    """Return the addresses in `text`, in order."""
+    return [match[0].rstrip(".") for match in ADDRESS.finditer(text)] if "@" in text else []
+
+
+def without_comments(value: str) -> str:
+    """Return a structured field without its comments (RFC 5322 §3.2.2)."""
+    for _ in range(5):  # as deep as anybody nests them
+        if "(" not in value:
+            break
+        value = _COMMENT.sub("", value)
+    return value

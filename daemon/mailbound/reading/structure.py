@@ -1,0 +1,214 @@
+"""The structure of a mail, read from its octets: header block, fields, MIME parts (RFC 5322, 2045, 2046).
+
+Nothing here raises, whatever the octets are. What is malformed degrades: a multipart without its boundary is text, an
+unknown charset is read as UTF-8 and then as Latin-1, and what is over a limit is not looked at.
+"""
+
+from __future__ import annotations
+
+import binascii
+import html
+import re
+from collections.abc import Iterator
+from functools import cached_property
+
+HEADER_LIMIT = 100 * 1024  # octets of a header block that are read
+PART_LIMIT = 1000
+NESTING_LIMIT = 100
+TEXT_LIMIT = 256 * 1024  # octets of a text that are read: a report says what it has to say at its top
+
+_FIELD = re.compile(rb"^([!-9;-~]{1,200})[ \t]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
+_FOLD = re.compile(rb"\n[ \t]+")
+_PARAMETER = re.compile(r""";\s*([^\s=;*]+)(?:\*0?\*?)?\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;]*)""")
+_ENCODED_WORD = re.compile(r"=\?([\w.:-]+)(?:\*[\w-]*)?\?([bq])\?([^?\s]*)\?=", re.IGNORECASE)
+_BETWEEN_WORDS = re.compile(r"(\?=)\s+(=\?)")
+_NOT_BASE64 = bytes(
+    set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+)
+
+# Names that Python knows and that no mail may choose: they are slow, or no charsets at all.
+_REFUSED_CHARSETS = frozenset(
+    {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "utf-7"}
+)
+
+_HTML_DROPPED = re.compile(r"(?is)<(style|script|head)\b.*?</\1\s*>|<!--.*?-->")
+_HTML_BREAK = re.compile(
+    r"(?i)\s*<(?:br|/?p|/?div|/?tr|/?table|/?li|/?ul|/?h\d|hr|/?blockquote)\b[^>]{0,2000}>\s*"
+)
+_HTML_TAG = re.compile(r"<[a-zA-Z/!?][^<>]{0,4000}>")
+
+
+class Headers:
+    """The fields of one header block, by lower-case name, in order, unfolded."""
+
+    def __init__(self, block: bytes) -> None:
+        """Read the fields of `block`; lines that are no fields are passed over."""
+        self._fields: dict[str, list[str]] = {}
+        for name, value in _FIELD.findall(block[:HEADER_LIMIT]):
+            if b"\n" in value:
+                value = _FOLD.sub(b" ", value)
+            self._fields.setdefault(name.decode("ascii").lower(), []).append(text_of(value.strip()))
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether there is such a field."""
+        return name in self._fields
+
+    def __bool__(self) -> bool:
+        """Tell whether there is any field."""
+        return bool(self._fields)
+
+    def all(self, name: str) -> list[str]:
+        """Return the values of every field of that name, in order."""
+        return self._fields.get(name, [])
+
+    def get(self, name: str) -> str:
+        """Return the value of the first field of that name, "" if there is none."""
+        values = self._fields.get(name)
+        return values[0] if values else ""
+
+    def text(self, name: str) -> str:
+        """Return the same with its encoded words decoded (RFC 2047)."""
+        return decoded_words(self.get(name))
+
+
+class Part:
+    """One MIME entity: its headers and its body. The mail itself is one."""
+
+    def __init__(
+        self, raw: bytes, *, depth: int = 0, budget: list[int] | None = None, default: str = "text/plain"
+    ):
+        """Read the header block of `raw`, whose lines end with LF; the rest waits until it is asked for."""
+        block, body = split_header(raw)
+        self.headers = Headers(block)
+        self.body = body
+        self._depth = depth
+        self._budget = [PART_LIMIT] if budget is None else budget  # one for the whole mail
+        written = self.headers.get("content-type")
+        kind, _, rest = written.partition(";")
+        kind = kind.strip().lower()
+        self.content_type = kind if "/" in kind else default
+        self._parameters = f";{rest}"
+
+    def parameter(self, name: str) -> str:
+        """Return a parameter of Content-Type, "" if it is not there."""
+        for found, value in _PARAMETER.findall(self._parameters[:4096]):
+            if found.lower() == name:
+                return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+        return ""
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of a multipart; () for anything else, and for one without its boundary."""
+        if not self.content_type.startswith("multipart/") or self._depth >= NESTING_LIMIT:
+            return ()
+        boundary = self.parameter("boundary").rstrip()
+        if not boundary:
+            return ()
+        default = "message/rfc822" if self.content_type == "multipart/digest" else "text/plain"
+        return tuple(self._split(boundary.encode("utf-8", "replace"), default))
+
+    def _split(self, boundary: bytes, default: str) -> Iterator[Part]:
+        line = re.compile(rb"^--" + re.escape(boundary) + rb"(--)?[ \t]*(?:\n|\Z)", re.MULTILINE)
+        begin = None
+        for match in line.finditer(self.body):
+            if begin is not None:
+                yield self._child(self.body[begin : max(begin, match.start() - 1)], default)
+            begin = match.end()
+            if match[1] or self._budget[0] <= 0:
+                return
+        if begin is not None:  # the closing line is missing
+            yield self._child(self.body[begin:], default)
+
+    def _child(self, raw: bytes, default: str) -> Part:
+        self._budget[0] -= 1
+        return Part(raw, depth=self._depth + 1, budget=self._budget, default=default)
+
+    def leaves(self) -> Iterator[Part]:
+        """Yield the parts that are no multiparts, in order. Never looks into an embedded message."""
+        if self.parts:
+            for part in self.parts:
+                yield from part.leaves()
+        else:
+            yield self
+
+    @cached_property
+    def content(self) -> bytes:
+        """The body with its transfer encoding undone."""
+        return decoded(self.body, self.headers.get("content-transfer-encoding"))
+
+    @cached_property
+    def text(self) -> str:
+        """The content as text, HTML without its tags; "" if it is no text."""
+        if self.content_type == "text/html":
+            return plain_text(self._characters())
+        if self.content_type.startswith(("text/", "multipart/")):
+            return self._characters()
+        return ""
+
+    def _characters(self) -> str:
+        return text_of(self.content[:TEXT_LIMIT], self.parameter("charset")).replace("\r\n", "\n")
+
+
+def parse(raw: bytes) -> Part:
+    """Return the mail that `raw` is. Lines may end with CRLF or LF; an mbox separator before it is dropped."""
+    raw = raw.replace(b"\r\n", b"\n").lstrip(b"\n")
+    if raw.startswith((b"From ", b">From ")):
+        raw = raw.partition(b"\n")[2]
+    return Part(raw)
+
+
+def split_header(raw: bytes) -> tuple[bytes, bytes]:
+    """Return the header block and the body. Without an empty line between them, all is header."""
+    if raw.startswith(b"\n"):
+        return b"", raw[1:]
+    block, _, body = raw.partition(b"\n\n")
+    return block, body
+
+
+def decoded(body: bytes, encoding: str) -> bytes:
+    """Return `body` with a Content-Transfer-Encoding undone (RFC 2045 §6), as far as it goes."""
+    word = encoding.partition(";")[0].strip().lower()
+    if word == "quoted-printable":
+        return binascii.a2b_qp(body)
+    if word == "base64":
+        letters = body.translate(None, _NOT_BASE64)
+        letters = letters[: len(letters) - (len(letters) % 4 == 1)]
+        return binascii.a2b_base64(letters + b"=" * (-len(letters) % 4))
+    return body
+
+
+def text_of(raw: bytes, charset: str = "") -> str:
+    """Return `raw` as text in `charset`, else in UTF-8, else in Latin-1."""
+    if raw.isascii() and not charset.lower().startswith("iso-2022"):
+        return raw.decode("ascii")
+    charset = charset.strip().lower()
+    if charset and charset not in _REFUSED_CHARSETS:
+        try:
+            return raw.decode(charset, "replace")
+        except (LookupError, ValueError):
+            pass
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def decoded_words(value: str) -> str:
+    """Return `value` with its encoded words decoded (RFC 2047 §6)."""
+    if "=?" not in value:
+        return value
+    return _ENCODED_WORD.sub(_word, _BETWEEN_WORDS.sub(r"\1\2", value))
+
+
+def _word(match: re.Match[str]) -> str:
+    charset, encoding, text = match[1], match[2].lower(), match[3].encode("utf-8", "replace")
+    if encoding == "b":
+        return text_of(decoded(text, "base64"), charset)
+    return text_of(binascii.a2b_qp(text, header=True), charset)
+
+
+def plain_text(source: str) -> str:
+    """Return the text of an HTML page, a line for each block."""
+    source = _HTML_DROPPED.sub(" ", source)
+    source = _HTML_BREAK.sub("\n", source)
+    return html.unescape(_HTML_TAG.sub("", source)).replace("\xa0", " ")
