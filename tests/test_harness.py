@@ -84,7 +84,7 @@ def test_a_refusal_comes_back_as_a_report_of_postfix_over_pop3s(mailnet, recipie
 
 def test_a_full_mailbox_is_refused_by_the_quota_of_dovecot(mailnet):
     fields = report(
-        mailnet, "quota@sender.test", "full3@remote.test", MAIL + b"x" * 900 + b"\r\n" + b"y" * 900 * 2
+        mailnet, "quota@sender.test", "full3@remote.test", MAIL + b"more than fits in there\r\n" * 90
     )
     assert fields["Status"] == "5.2.2"
     assert "quota" in fields["Diagnostic-Code"].lower()

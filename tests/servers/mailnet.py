@@ -24,6 +24,7 @@ With `delay_warning` and `queue_lifetime` a deferred mail's reports come within 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -50,7 +51,6 @@ ANSWERS = {
 }
 
 _ROLES = ["relay", "submission", "smtps", "mx", "pop3", "pop3s", "imap", "imaps", "sink_4xx", "closed"]
-_TEMPLATES = ["postfix/main.cf", "postfix/master.cf", "dovecot/dovecot.conf"]
 _KNOWN = [r"[^@]+@sender\.test", r"person[^@]*@remote\.test", r"(full|greylisted)[0-9]*@remote\.test"]
 _QUEUES = [
     "active",
@@ -196,8 +196,10 @@ class MailNet:
             **self.ports,
         }
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-        for name in _TEMPLATES:
-            text = (Path(__file__).parent / name).read_text()
+        templates = {name: name for name in ("postfix/main.cf", "postfix/master.cf")}
+        templates["dovecot/dovecot.conf"] = f"dovecot/dovecot-{_dovecot_series()}.conf"
+        for name, template in templates.items():
+            text = (Path(__file__).parent / template).read_text()
             self._write(name, environment.from_string(text).render(values) + "\n")
         self._write("postfix/mailboxes", "".join(f"/^{name}$/ x\n" for name in _KNOWN))
         self._write("postfix/transport", _transport(self.ports))
@@ -207,7 +209,8 @@ class MailNet:
 
     def _small(self, number: int) -> str:
         user = f"full{number or ''}@remote.test"
-        return f"{user}::{_OWNER}:{_OWNER}::{self.home}/mail/{user}::userdb_quota_rule=*:bytes=2000"
+        quota = {"2.3": "userdb_quota_rule=*:bytes=2000", "2.4": "userdb_quota_storage_size=2000B"}
+        return f"{user}::{_OWNER}:{_OWNER}::{self.home}/mail/{user}::{quota[_dovecot_series()]}"
 
     def _write(self, name: str, text: str) -> None:
         path = self.home / name
@@ -241,6 +244,13 @@ class MailNet:
     def _postqueue(self, option: str) -> str:
         command = [need("postqueue"), "-c", str(self.home / "postfix"), option]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@functools.cache
+def _dovecot_series() -> str:
+    """Return "2.3" (Debian 12) or "2.4" (Debian 13): each has a grammar of its own for the same."""
+    said = subprocess.run([need("dovecot"), "--version"], check=True, capture_output=True, text=True).stdout
+    return "2.3" if said.startswith("2.3.") else "2.4"
 
 
 def _make_queue(queue: Path) -> None:
