@@ -1,0 +1,123 @@
+"""The log: structured, one record per line whatever stands in it, without secrets, and never in the way.
+
+    log = structlog.get_logger()
+    log.info("delivery.accepted", delivery=42, attempt=1, relay="mx.example.net", code=250)
+
+Records go to the journal with native fields when systemd listens (`journalctl -u mailbound ACTIVITY=spring`),
+in colour to a terminal, else as lines of JSON. What libraries say through Python's own logging goes the same
+way as `library.warned`. Nothing here blocks: when nobody reads the log, records are dropped and counted, and
+`log.dropped` says how many once someone reads again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TextIO
+
+import structlog
+from pydantic import SecretStr
+from structlog.typing import EventDict, Processor
+
+from mailbound.config import Log
+from mailbound.logs import journal as native
+from mailbound.logs import rendering
+from mailbound.logs.scrubbing import Scrubber
+from mailbound.logs.sink import Sink, to_stream
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_sink: Sink | None = None
+
+
+def configure(
+    section: Log,
+    *,
+    secrets: Iterable[SecretStr] = (),
+    stream: TextIO | None = None,
+    journal: Path | None = None,
+) -> None:
+    """Send all records, from now on, where `section` says. It may be called again with a new configuration.
+
+    `secrets` are hidden wherever they stand. Without `stream` it is standard error, or the journal if that is
+    where standard error leads; `journal` is the socket of another one.
+    """
+    if journal is None and stream is None and section.format is None and native.listens():
+        journal = native.SOCKET
+    stream = stream or sys.stderr
+    console = section.format == "console" or (section.format is None and journal is None and stream.isatty())
+    render = _renderer(stream, console=console, journal=journal)
+    _replace(Sink(native.to_socket(journal) if journal else to_stream(stream), told=_told(render)))
+    level = _LEVELS[section.level]
+    processors: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        rendering.traceback_text if console else rendering.traceback_frames,
+        Scrubber(secrets, clear_addresses=section.addresses == "clear"),
+        lambda _logger, _method, record: render(record),
+    ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _sink,
+        cache_logger_on_first_use=False,  # a logger of a module must follow a new configuration
+    )
+    root = logging.getLogger()
+    root.handlers = [_Library()]
+    root.setLevel(max(level, logging.WARNING))
+
+
+def flush(seconds: float = 2.0) -> None:
+    """Wait until everything logged so far is written, but no longer than `seconds`."""
+    if _sink is not None:
+        _sink.flush(seconds)
+
+
+def dropped() -> int:
+    """Return how many records were lost since `configure`, because nobody read the log."""
+    return _sink.dropped if _sink is not None else 0
+
+
+class _Library(logging.Handler):
+    """Brings what libraries log through Python's own logging."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - a library's mistake in its message must not become ours
+            text = repr(record.msg)
+        log = structlog.get_logger()
+        speak = log.error if record.levelno >= logging.ERROR else log.warning
+        speak("library.warned", library=record.name, text=text, exc_info=record.exc_info)
+
+
+def _renderer(stream: TextIO, *, console: bool, journal: Path | None) -> Callable[[EventDict], bytes]:
+    if journal:
+        return native.entry
+    return (
+        rendering.console(colours=stream.isatty() and "NO_COLOR" not in os.environ)
+        if console
+        else rendering.json_line
+    )
+
+
+def _told(render: Callable[[EventDict], bytes]) -> Callable[[int], bytes]:
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+
+    def told(count: int) -> bytes:
+        return render(stamp(None, "warning", {"level": "warning", "event": "log.dropped", "count": count}))
+
+    return told
+
+
+def _replace(sink: Sink) -> None:
+    global _sink  # noqa: PLW0603 - a process has one log
+    if _sink is None:
+        atexit.register(flush)
+    else:
+        _sink.close()
+    _sink = sink
