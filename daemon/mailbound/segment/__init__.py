@@ -86,13 +86,13 @@ def _test(node: exp.Expr) -> ColumnElement[bool]:
     match node:
         case exp.Binary() if type(node) in _OPERATORS:
             return _comparison(node)
-        case exp.Between() if not node.args.get("symmetric"):
+        case exp.Between():
             low, high = node.args["low"], node.args["high"]
             at_least = _compare(operator.ge, node.this, _value(low), low)
             return and_(at_least, _compare(operator.le, node.this, _value(high), high))
         case exp.In() if node.expressions:
             return _membership(node)
-        case exp.In() if "expressions" in node.args:
+        case exp.In():
             raise Unusable("the list after IN is empty", node)
         case exp.Like():
             return _like(node)
@@ -134,7 +134,8 @@ def _like(node: exp.Like) -> ColumnElement[bool]:
             "the pattern ends with a backslash that has nothing to escape; double it", node.expression
         )
     text = func.lower(_operand(name, str), type_=Text())
-    return text.like(pattern.translate(_ASCII_LOWER), escape="\\")
+    like = text.like(pattern.translate(_ASCII_LOWER), escape="\\")
+    return not_(like) if node.args.get("negate") else like
 
 
 def _is_null(name: _Name) -> ColumnElement[bool]:
@@ -167,7 +168,7 @@ def _name(node: exp.Expr) -> _Name:
         raise Unusable(refusal(node), node)
     *table, key = (part.name for part in node.parts)
     if table not in ([], ["attributes"]) or not _ATTRIBUTE.fullmatch(key):
-        raise Unusable(f"{node.sql()} is no name; write country, or attributes.country", node)
+        raise Unusable(refusal(node), node)
     return _Name(key, None if table else _COLUMNS.get(key))
 
 

@@ -12,6 +12,24 @@ _LONGEST = 20_000  # characters
 _MOST_TERMS = 500  # SQLite stops at an expression 1000 deep, and a chain of OR is as deep as it is long
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _UNCLOSED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|/\*.*?\*/|--[^\n]*|(['"]|/\*)""", re.DOTALL)
+
+# Every kind of node that a condition may hold, with all that may be said in it: sqlglot keeps a NOT or an
+# option now in a node of its own, now as a further argument, and what is not known must not be lost in silence.
+_GRAMMAR: dict[type[exp.Expr], set[str]] = {
+    **{joined: {"this", "expression"} for joined in (exp.And, exp.Or)},
+    **{prefixed: {"this"} for prefixed in (exp.Not, exp.Paren, exp.Neg)},
+    **{test: {"this", "expression"} for test in (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Is)},
+    exp.Like: {"this", "expression", "negate"},
+    exp.Between: {"this", "low", "high"},
+    exp.In: {"this", "expressions"},
+    exp.Column: {"this", "table"},
+    exp.Identifier: {"this", "quoted"},
+    exp.Literal: {"this", "is_string"},
+    exp.Boolean: {"this"},
+    exp.Null: set(),
+    exp.Cast: {"this", "to"},  # DATE '2026-01-01'
+    exp.DataType: {"this"},
+}
 _ALLOWED = "compare names with values by = <> < <= > >= IN BETWEEN LIKE IS NULL, join with AND OR NOT"
 
 
@@ -41,6 +59,10 @@ def read(condition: str) -> exp.Expr:
         raise _unreadable(condition, error) from None
     if sum(1 for _ in tree.find_all(exp.Connector)) >= _MOST_TERMS:
         raise Unusable(f"it has more than {_MOST_TERMS} terms; use IN (...), or import a fixed list", 0)
+    for node in tree.walk():
+        said = {name for name, value in node.args.items() if value or value == []}
+        if type(node) not in _GRAMMAR or said - _GRAMMAR[type(node)]:
+            raise Unusable(refusal(node), node)
     return tree
 
 
@@ -88,6 +110,8 @@ def refusal(node: exp.Expr) -> str:
             what = "this comparison"
         case exp.Is():
             what = f"IS {node.expression.sql()}"
+        case exp.Column():
+            return f"{node.sql()} is no name; write country, or attributes.country"
         case exp.Select() | exp.Subquery() | exp.In():
             what = "a query"
         case exp.Literal() | exp.Null():
