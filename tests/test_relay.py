@@ -168,6 +168,17 @@ def test_silence_ends_at_the_deadline_of_its_phase(phase, result, pipelined):
     assert not session.was_usable
 
 
+@pytest.mark.parametrize(
+    ("phase", "minutes"), [(P.MAIL, 5), (P.RCPT, 5), (P.DATA, 2), (P.FINAL_DOT, 10)], ids=str
+)
+def test_no_deadline_is_below_the_minimum_of_the_standard(phase, minutes):
+    assert relay.Deadlines().of(phase) >= minutes * 60
+
+
+def test_a_large_body_lengthens_the_wait_after_it():
+    assert relay.Deadlines().of(P.FINAL_DOT, size=4096 * 60) == 11 * 60
+
+
 def test_a_deadline_is_for_the_whole_reply_however_often_an_octet_comes():
     drip = "\n".join(f"S~ 250-line {number}" for number in range(2000))
     outcome, _, _ = one(

@@ -165,6 +165,23 @@ def test_only_what_is_the_relays_fault_puts_it_down(outcome, transactions, down)
     assert play(scenario, scripted_relay.hello()) is down
 
 
+def test_a_session_closed_while_idle_is_no_failure_of_the_relay():
+    async def yes():
+        return True
+
+    idle = "C: MAIL\nS: 250 ok\nC: RCPT\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 250 ok\nDROP"
+
+    async def scenario(source, clock, server):
+        session = await source.connect()
+        source.report(session, await session.transact(LETTER, yes))
+        await scripted_relay.until(lambda: not session.usable)
+        outcome = await session.transact(LETTER, yes)
+        source.report(session, outcome)
+        return outcome.result, source.down_since
+
+    assert play(scenario, scripted_relay.hello() + idle) == (Result.UNTRIED, None)
+
+
 def test_a_relay_that_greets_and_refuses_every_mail_is_asked_ever_more_rarely():
     async def yes():
         return True

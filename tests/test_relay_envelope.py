@@ -308,6 +308,12 @@ def test_replies_are_the_same_however_they_are_cut(expected, data):
     assert not reader.partial
 
 
+def test_the_limit_of_a_reply_is_not_one_of_a_session():
+    reader = replies.ReplyReader()
+    for _ in range(2 * replies.REPLY_LIMIT // 100):
+        assert len(list(reader.feed(b"250 " + b"x" * 100 + b"\r\n"))) == 1
+
+
 @given(st.binary())
 def test_no_bytes_make_the_reader_fail_in_another_way(data):
     reader = replies.ReplyReader()

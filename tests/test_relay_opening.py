@@ -194,6 +194,17 @@ def test_implicit_tls_carries_everything(authority):
     assert server.bodies == [b"Subject: x\r\n\r\nhello\r\n.\r\n"]
 
 
+def test_a_session_under_tls_ends_in_an_orderly_way(authority):
+    async def main():
+        script = scripted_relay.hello() + "C: QUIT\nS: 221 bye\n"
+        async with scripted_relay.serve(script, tls=server_context(authority)) as server:
+            session = await relay.open(account(server.port, tls="implicit", ca_file=str(authority.ca)))
+            await session.quit()
+        return session
+
+    assert not asyncio.run(main()).usable
+
+
 def test_words_injected_before_the_handshake_are_not_heard(authority):
     script = scripted_relay.hello("STARTTLS") + (
         "C: STARTTLS\nS: 220 go\nS: 250-evil\nS: 250 AUTH PLAIN\nTLS\nC: EHLO\nS: 250 relay.example\n" + MAIL

@@ -73,6 +73,9 @@ class Connection(asyncio.Protocol):
 
     def expect(self, phase: Phase, seconds: float, asker: Asker) -> None:
         """Expect one more reply, after all those already expected. Call it before writing what it answers."""
+        if self.closed:
+            asker.lost(phase, self.why)
+            return
         self._queue.append(Expectation(phase, seconds, asker))
         if len(self._queue) == 1:
             self._watch()

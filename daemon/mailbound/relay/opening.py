@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import aiosmtplib
@@ -91,7 +91,7 @@ async def _authenticate(client: aiosmtplib.SMTP, account: Account) -> None:
         names = " ".join(offered).upper() or "with nothing"
         why = f"the relay offers AUTH {names}, and none of {', '.join(wanted)}"
         raise AuthRefused(Phase.AUTH, why)
-    secret = await _token(account) if account.token else account.password
+    secret = await _fresh(account.token, seconds) if account.token else account.password
     say = {
         "PLAIN": client.auth_plain,
         "LOGIN": client.auth_login,
@@ -102,11 +102,10 @@ async def _authenticate(client: aiosmtplib.SMTP, account: Account) -> None:
         await say(account.username, secret, timeout=seconds)
 
 
-async def _token(account: Account) -> str:
-    assert account.token is not None  # noqa: S101 - for the type checker
+async def _fresh(token: Callable[[], Awaitable[str]], seconds: float) -> str:
     try:
-        async with asyncio.timeout(account.deadlines.auth):
-            return await account.token()
+        async with asyncio.timeout(seconds):
+            return await token()
     except (OSError, ValueError, MailboundError) as error:
         why = f"there is no access token: {str(error) or 'its command takes too long'}"
         raise Unreachable(Phase.AUTH, why) from error  # nothing was refused: it is tried again soon

@@ -15,7 +15,7 @@ class Session:
     def __init__(self, connection: Connection, extensions: commands.Extensions, deadlines: Deadlines) -> None:
         """Take an open connection; `relay.open` makes one."""
         self.extensions = extensions
-        self.transactions = 0  # how many were begun
+        self.transactions = 0  # how many it was asked for
         self._connection = connection
         self._deadlines = deadlines
         self._busy = False
@@ -69,10 +69,10 @@ class Session:
         objection = commands.objection(letter, content, self.extensions)
         if objection is not None:
             return objection
+        self.transactions += 1
         await self._connection.quiet()  # the RSET of an aborted transaction is still to be answered
         if not self.usable:
             return Outcome(Result.UNTRIED, Phase.MAIL, why=self._connection.why)
-        self.transactions += 1
         transaction = Transaction(
             self._connection, letter, content, extensions=self.extensions, deadlines=self._deadlines
         )

@@ -71,7 +71,9 @@ class Transaction:
             return self._cut_short()
         self._decision = asyncio.get_running_loop().create_future()
         self._ask(Phase.FINAL_DOT)
-        return await self._decision or self._cut_short()
+        verdict = await self._decision
+        assert verdict is not None  # noqa: S101 - every answer and every loss gives one
+        return verdict
 
     # What the connection tells it
 
@@ -181,7 +183,7 @@ class Transaction:
     def _cut_short(self) -> Outcome:
         """Return the outcome of a body that the connection did not survive: the final dot was never sent."""
         words = self._connection.last_words
-        if words and words.code != 421 and words.code // 100 in (4, 5):
+        if words and words.code // 100 in (4, 5):
             return judge(Phase.BODY, words)  # some relays refuse a body before its end
         return Outcome(Result.UNTRIED, Phase.BODY, words, self._connection.why)
 
