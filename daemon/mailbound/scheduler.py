@@ -114,7 +114,7 @@ class Scheduler:
             await self._parts.database.run(runs.move, run.id, RunEvent.FAIL, now=now, note=str(fault))
             log.error("run.failed", run=run.id, activity=run.activity, why=str(fault))
             return
-        await self._parts.database.run(_start, run, activity, template.freeze(), now)
+        await self._parts.database.run(start, run, activity, template.freeze(), now)
         log.info("run.started", run=run.id, activity=run.activity, store=activity.store, segment=activity.segment)
 
     async def _advance(self, run: Run) -> None:
@@ -157,7 +157,8 @@ def _plan(connection: sa.Connection, activity: Activity, due: list[datetime], no
     activities.plan_through(connection, activity.id, coming[-1] if coming else datetime.max.replace(tzinfo=now.tzinfo))
 
 
-def _start(connection: sa.Connection, run: Run, activity: Activity, content: bytes, now: datetime) -> None:
+def start(connection: sa.Connection, run: Run, activity: Activity, content: bytes, now: datetime) -> None:
+    """Let a run begin, its template frozen as `content`."""
     key = nodes.signing_key(connection, now=now)
     runs.start(
         connection,

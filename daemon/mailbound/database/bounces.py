@@ -11,9 +11,11 @@ import sqlalchemy as sa
 
 from mailbound import address as addresses
 from mailbound import policy, tokens
-from mailbound.database import changes, deliveries
+from mailbound.database import activities, changes, deliveries
 from mailbound.database.changes import Cause
-from mailbound.database.tables import activity, address, bounce, delivery, recipient, recipient_status, run
+from mailbound.database.tables import activity as activity_table
+from mailbound.database.tables import address, bounce, change, delivery, recipient, recipient_status, run
+from mailbound.errors import InputError
 from mailbound.lifecycle import DeliveryState, RunState
 from mailbound.model import (
     Action,
@@ -102,11 +104,11 @@ def _target(connection: sa.Connection, finding: Finding) -> Any | None:
         sa.select(
             delivery,
             run.c.state.label("run_state"),
-            activity.c.store_id,
+            activity_table.c.store_id,
             address.c.key,
         )
         .join(run, run.c.id == delivery.c.run_id)
-        .join(activity, activity.c.id == run.c.activity_id)
+        .join(activity_table, activity_table.c.id == run.c.activity_id)
         .join(address, address.c.id == delivery.c.address_id)
         .where(delivery.c.id == finding.delivery_id)
     )
@@ -326,6 +328,36 @@ def release(connection: sa.Connection, run_id: int, *, limits: Limits) -> int:
         apply(connection, row.id, finding, decision, target)
         applied += decision.disposition is Disposition.APPLIED
     return applied
+
+
+def recent(
+    connection: sa.Connection,
+    *,
+    activity: str | None = None,
+    dispositions: Sequence[Disposition] = (),
+    limit: int = 50,
+) -> Sequence[Any]:
+    """Return bounces, the latest first. Raises InputError for an unknown activity."""
+    query = sa.select(bounce).order_by(bounce.c.id.desc()).limit(limit)
+    if activity is not None:
+        activity_id = activities.find(connection, activity).id
+        query = query.join(run, run.c.id == bounce.c.run_id).where(run.c.activity_id == activity_id)
+    if dispositions:
+        query = query.where(bounce.c.disposition.in_(dispositions))
+    return connection.execute(query).all()
+
+
+def find(connection: sa.Connection, bounce_id: int) -> Any:
+    """Return a bounce. Raises InputError if there is none."""
+    row = connection.execute(sa.select(bounce).where(bounce.c.id == bounce_id)).one_or_none()
+    if row is None:
+        raise InputError(f"there is no bounce {bounce_id}; `mailbound bounce list` shows those there are")
+    return row
+
+
+def effects(connection: sa.Connection, bounce_id: int) -> Sequence[Any]:
+    """Return the lines of the ledger that a bounce caused."""
+    return connection.execute(sa.select(change).where(change.c.bounce_id == bounce_id).order_by(change.c.id)).all()
 
 
 def _finding(row: Any) -> Finding:

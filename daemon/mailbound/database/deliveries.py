@@ -155,6 +155,7 @@ def mark(connection: sa.Connection, ids: Sequence[int], *, node_id: int, now: da
         sa.select(activity.c.store_id)
         .join(run, run.c.activity_id == activity.c.id)
         .where(run.c.id == delivery.c.run_id, run.c.state == RunState.SENDING)
+        .correlate(delivery)  # it stands within another subquery, where SQLAlchemy would not by itself
         .scalar_subquery()
     )
     same_address = sa.exists().where(

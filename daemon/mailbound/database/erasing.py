@@ -86,7 +86,9 @@ def erase(connection: sa.Connection, recipient_id: int, *, who: str, now: dateti
 def _addresses(connection: sa.Connection, person: Any) -> list[Any]:
     """Return the addresses that a person has and had."""
     sent_to = sa.select(delivery.c.address_id).where(delivery.c.recipient_id == person.id)
-    left = sa.select(change.c.address_id).where(change.c.recipient_id == person.id, change.c.kind == "address")
+    left = sa.select(change.c.address_id).where(
+        change.c.recipient_id == person.id, change.c.kind == "address"
+    )
     ids = sa.union(sent_to, left.where(change.c.address_id.is_not(None)))
     query = sa.select(address).where((address.c.id == person.address_id) | address.c.id.in_(ids))
     return list(connection.execute(query.order_by(address.c.id)))

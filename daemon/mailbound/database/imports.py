@@ -133,9 +133,13 @@ class Import:
 
     def _find_addresses(self, connection: sa.Connection, rows: Sequence[_Row]) -> None:
         """Give every row the id of its address; the new ones are inserted."""
-        wanted = {row.person.address.key: row.person.address for row in rows if row.known is None or row.moved}
+        wanted = {
+            row.person.address.key: row.person.address for row in rows if row.known is None or row.moved
+        }
         ids = _ids(connection, address.c.key, wanted)
-        missing = sorted(wanted.keys() - ids.keys())  # in one order, so that two imports cannot block each other
+        missing = sorted(
+            wanted.keys() - ids.keys()
+        )  # in one order, so that two imports cannot block each other
         if missing:
             self._find_domains(connection, {wanted[key].domain for key in missing})
             values = [{"key": key, "domain_id": self._domains[wanted[key].domain]} for key in missing]
@@ -143,7 +147,9 @@ class Import:
             connection.execute(insert, values)
             ids |= _ids(connection, address.c.key, missing)
         for row in rows:
-            row.address_id = ids[row.person.address.key] if row.known is None or row.moved else row.known.address_id
+            row.address_id = (
+                ids[row.person.address.key] if row.known is None or row.moved else row.known.address_id
+            )
 
     def _find_domains(self, connection: sa.Connection, names: set[str]) -> None:
         if len(self._domains) > _MOST_DOMAINS:
@@ -178,7 +184,9 @@ class Import:
         new = {row.person.external_id: row for row in rows if row.known is None}
         if new:
             stamps = {"created_at": self._now, "changed_at": self._now}
-            values = [{"external_id": external_id, **row.values, **stamps} for external_id, row in new.items()]
+            values = [
+                {"external_id": external_id, **row.values, **stamps} for external_id, row in new.items()
+            ]
             connection.execute(recipient.insert(), values)
             for external_id, id_ in _ids(connection, recipient.c.external_id, new).items():
                 new[external_id].id = id_
@@ -186,7 +194,9 @@ class Import:
         if changed:
             update = recipient.update().where(recipient.c.id == sa.bindparam("row_id"))
             values = [{"row_id": row.id, **row.values, "changed_at": self._now} for row in changed]
-            connection.execute(update.values({name: sa.bindparam(name) for name in values[0] if name != "row_id"}), values)
+            connection.execute(
+                update.values({name: sa.bindparam(name) for name in values[0] if name != "row_id"}), values
+            )
         self._record_moves(connection, [row for row in changed if row.moved])
 
     def _record_moves(self, connection: sa.Connection, rows: Sequence[_Row]) -> None:
@@ -207,7 +217,9 @@ class Import:
 
     def _write_wishes(self, connection: sa.Connection, rows: Sequence[_Row], counts: Counts) -> None:
         given_back = self._given_back(connection, [row for row in rows if row.moved])
-        known = self._wishes(connection, [row.id for row in rows if row.known is not None and row.person.receive is not None])
+        known = self._wishes(
+            connection, [row.id for row in rows if row.known is not None and row.person.receive is not None]
+        )
         after: dict[tuple[int, int], tuple[Wish | None, Wish]] = dict(given_back)
         fresh: list[_Row] = []
         for row in rows:
@@ -262,11 +274,18 @@ class Import:
             else:
                 changed.append(key | values)
             text = str(before) if before else ""
-            lines.append(self._line("opt_in", before=text, after=str(now), recipient_id=recipient_id, store_id=store_id))
+            lines.append(
+                self._line(
+                    "opt_in", before=text, after=str(now), recipient_id=recipient_id, store_id=store_id
+                )
+            )
         if new:  # a wish that the person uttered in this moment wins
             connection.execute(changes.upsert(connection, opt_in).on_conflict_do_nothing(), new)
         if changed:
-            where = (opt_in.c.recipient_id == sa.bindparam("of_recipient"), opt_in.c.store_id == sa.bindparam("of_store"))
+            where = (
+                opt_in.c.recipient_id == sa.bindparam("of_recipient"),
+                opt_in.c.store_id == sa.bindparam("of_store"),
+            )
             names = ("receive", "source", "changed_at")
             update = opt_in.update().where(*where).values({name: sa.bindparam(name) for name in names})
             connection.execute(update, changed)
@@ -300,7 +319,9 @@ class Import:
         consented: dict[int, datetime] = {}
         for row in fresh:
             assert row.person.consent_at is not None
-            consented[row.address_id] = max(row.person.consent_at, consented.get(row.address_id, row.person.consent_at))
+            consented[row.address_id] = max(
+                row.person.consent_at, consented.get(row.address_id, row.person.consent_at)
+            )
         if not consented:
             return
         query = sa.select(recipient_status.c.address_id, recipient_status.c.since).where(
@@ -370,4 +391,6 @@ def _differs(row: _Row) -> bool:
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether attributes are the same; to Python, but not to us, True is 1."""
-    return one == other and all(isinstance(value, bool) is isinstance(other[name], bool) for name, value in one.items())
+    return one == other and all(
+        isinstance(value, bool) is isinstance(other[name], bool) for name, value in one.items()
+    )

@@ -47,7 +47,9 @@ def find(connection: sa.Connection, text: str) -> Any:
         raise InputError(f"there is no recipient {text!r}: neither an external_id nor an address is so")
     if len(rows) > 1:
         names = ", ".join(row.external_id for row in rows[:10])
-        raise InputError(f"{len(rows)} recipients share the address {text}; say which by external_id: {names}")
+        raise InputError(
+            f"{len(rows)} recipients share the address {text}; say which by external_id: {names}"
+        )
     return rows[0]
 
 
@@ -57,7 +59,9 @@ def matches(connection: sa.Connection, text: str) -> Sequence[Any]:
     named = connection.execute(people.where(recipient.c.external_id == text)).all()
     if named:
         return named
-    return connection.execute(people.where(address.c.key == addresses.key(text)).order_by(recipient.c.id)).all()
+    return connection.execute(
+        people.where(address.c.key == addresses.key(text)).order_by(recipient.c.id)
+    ).all()
 
 
 def address_ids(connection: sa.Connection, text: str) -> int:
@@ -75,7 +79,9 @@ def address_ids(connection: sa.Connection, text: str) -> int:
 
 def status(connection: sa.Connection, address_id: int) -> Status:
     """Return the status of an address; without a row it is deliverable."""
-    row = connection.execute(sa.select(recipient_status).where(recipient_status.c.address_id == address_id)).one_or_none()
+    row = connection.execute(
+        sa.select(recipient_status).where(recipient_status.c.address_id == address_id)
+    ).one_or_none()
     if row is None:
         return Status()
     return Status(RecipientStatus(row.status), row.category, row.since, row.until)

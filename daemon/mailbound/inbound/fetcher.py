@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -84,32 +85,41 @@ class Fetcher:
             new, old = await self._sort(items)
             batch = new[:_BATCH]
             kept = await self._keep(mailbox, batch)
-            done = [*old, *batch][: _BATCH * 5] if self._parts.delete else []
-            if done:
+            more = bool(kept) and len(new) > len(batch)
+            if self._parts.delete:
+                refused = {item.number for item, _ in mailbox.refused}
+                done = [item for item in (*old[: _BATCH * 5], *batch) if item.number not in refused]
                 await mailbox.delete(done)
+                more = more or len(old) > _BATCH * 5
             committed = True
         finally:
             await mailbox.close(commit=committed)
+        for item, why in mailbox.refused:
+            log.warning("mail.withheld", store=self._parts.store, uid=item.uid, why=why)
         if kept:
             log.info("mail.fetched", store=self._parts.store, mails=kept)
             self._parts.arrived()
-        return len(new) > len(batch) or (self._parts.delete and len(old) + len(batch) > len(done))
+        return more
 
     async def _sort(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-        """Return the items that are new and those that are kept already."""
-        uids = [item.uid for item in items]
-        known = await self._parts.database.read(inbound_mail.known, self._parts.store_id, uids)
-        # Two identical mails may share one uid (RFC 1939 §7); then both are looked at, and the hash tells.
-        twins = {uid for uid in uids if uids.count(uid) > 1} if len(set(uids)) < len(uids) else set()
-        new = [item for item in items if item.uid not in known or item.uid in twins]
-        return new, [item for item in items if item.uid in known and item.uid not in twins]
+        """Return the items that are new and those that are kept already.
+
+        Two identical mails may share one uid (RFC 1939 §7), and a server may give none: then a mail is fetched
+        again, and its hash tells.
+        """
+        counts = Counter(item.uid for item in items)
+        known = await self._parts.database.read(inbound_mail.known, self._parts.store_id, list(counts))
+        kept = {uid for uid in known if uid and counts[uid] == 1}
+        return [item for item in items if item.uid not in kept], [item for item in items if item.uid in kept]
 
     async def _keep(self, mailbox: Mailbox, batch: Sequence[Item]) -> int:
-        if not batch:
-            return 0
+        """Fetch mails and commit them; return how many of them were new."""
         arrivals = [
-            Arrival(mail.uid, mail.content, mail.size_octets, mail.truncated) for mail in await mailbox.fetch(batch)
+            Arrival(mail.uid, mail.content, mail.item.size_octets, mail.truncated)
+            async for mail in mailbox.fetch(batch)
         ]
+        if not arrivals:
+            return 0
         return await self._parts.database.run(
             inbound_mail.keep, self._parts.store_id, arrivals, now=self._parts.clock()
         )
