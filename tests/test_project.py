@@ -57,5 +57,8 @@ def test_every_decision_is_bound_to_do_no_io():
 
 
 def test_no_module_is_longer_than_a_reader_can_hold():
-    lengths = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    written = [
+        path for path in PACKAGE.rglob("*.py") if path.parent.name != "versions"
+    ]  # migrations are frozen
+    lengths = {path: len(path.read_text().splitlines()) for path in written}
     assert {path.name: length for path, length in lengths.items() if length > LONGEST_MODULE} == {}
