@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from typer.testing import CliRunner
@@ -38,6 +38,15 @@ username = "bounces"
 password_credential = "mailbox-password"
 """
 SECRETS = {"RELAY_PASSWORD": "canary-one", "MAILBOX_PASSWORD": "canary-two"}
+
+
+patient = settings(deadline=None)  # the machine may be busy
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+def quoted(text: str) -> str:
+    """Return `text` as TOML writes it, every character escaped."""
+    return '"' + "".join(f"\\U{ord(character):08x}" for character in text) + '"'
 
 
 def write(folder: Path, text: str) -> Path:
@@ -85,7 +94,8 @@ def test_deep_nesting_is_a_fault(tmp_path):
     assert faults_of(write(tmp_path, "a = " + "[" * 5000)) == ["it is nested too deeply"]
 
 
-@given(st.text(max_size=60), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
+@patient
+@given(TEXT, TEXT)
 def test_whatever_stands_in_the_file_each_fault_is_one_line(tmp_path_factory, value, key):
     path = tmp_path_factory.getbasetemp() / "any.toml"
     quoted = "".join(f"\\U{ord(c):08x}" for c in key)
@@ -98,6 +108,36 @@ def test_whatever_stands_in_the_file_each_fault_is_one_line(tmp_path_factory, va
     assert all(len(fault.splitlines()) == 1 and not quantities.has_control(fault) for fault in found)
 
 
+_WORTH = st.one_of(
+    TEXT.map(quoted),
+    st.sampled_from(
+        ['"1d"', '"0s"', '"1GiB"', '"insecure"', '"localhost"', '"a@b.example"', '"*"', "{}", "{a = 1}"]
+    ),
+    st.sampled_from(["true", "inf", "nan", "-1", "0", "1e9", "70000", "[]", '["/x"]', "1979-05-27", "[[1]]"]),
+    st.integers().map(str),
+)
+
+
+@patient
+@given(st.integers(0), _WORTH)
+def test_whatever_a_key_is_set_to_it_is_taken_or_named(tmp_path_factory, place, worth):
+    folder = tmp_path_factory.getbasetemp()
+    lines = config.show(config.load(write(folder, GOOD))).splitlines()
+    lines = [re.sub(r"^# (\w+) is unset$", r"\1 = ?", line) for line in lines]
+    numbers = [number for number, line in enumerate(lines) if " = " in line]
+    chosen = numbers[place % len(numbers)]
+    lines[chosen] = f"{lines[chosen].partition(' ')[0]} = {worth}"
+    path = write(folder, "\n".join(line for line in lines if not line.endswith("?")))
+    try:
+        config.load(path)
+    except ConfigError as error:
+        faults = [fault.removeprefix(f"{path}: ") for fault in error.faults]
+        assert all(
+            re.match(r"[a-z]+(\.\w+)*: \S", fault) and len(fault.splitlines()) == 1 for fault in faults
+        )
+
+
+@patient
 @given(st.text(alphabet='ab="[]{}.,#\n\t 1é', max_size=40))
 def test_whatever_the_syntax_only_config_errors_come(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "syntax.toml"
@@ -137,6 +177,7 @@ def test_every_key_stands_in_the_sample():
 # --- values -----------------------------------------------------------------------------------------------
 
 
+@patient
 @given(
     st.timedeltas(timedelta(0), quantities.LONGEST).map(
         lambda value: timedelta(seconds=round(value.total_seconds()))
@@ -146,6 +187,7 @@ def test_a_duration_reads_back_as_written(value):
     assert quantities.duration(quantities.write_duration(value)) == value
 
 
+@patient
 @given(st.integers(1, 2**50))
 def test_a_size_reads_back_as_written(octets):
     assert quantities.size(quantities.write_size(octets)) == octets

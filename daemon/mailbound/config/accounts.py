@@ -116,7 +116,7 @@ class Outbound(Account):
             return None
         if not isinstance(value, list | tuple) or not value:
             raise ValueError('write the program and its arguments as a list: ["/usr/local/bin/relay-token"]')
-        words = tuple(q.line(word) for word in value)
+        words = tuple(q.long_line(word) for word in value)
         if not words[0].startswith("/"):
             raise ValueError(f"{q.quote(words[0])} is not an absolute path")
         return words

@@ -121,7 +121,7 @@ def share(value: object) -> float:
     return float(value)
 
 
-def line(value: object) -> str:
+def line(value: object, *, longest: int = 200) -> str:
     """Return a text of one line: not empty, not long, and without characters that could end a command."""
     if not isinstance(value, str):
         raise ValueError(f"{quote(value)} is not a text; put it in quotes")  # noqa: TRY004 - pydantic wants it so
@@ -129,9 +129,14 @@ def line(value: object) -> str:
         raise ValueError("it is empty")
     if has_control(value):
         raise ValueError("it holds a control character")
-    if len(value) > 200:
-        raise ValueError(f"it has {len(value)} characters, 200 are the most")
+    if len(value) > longest:
+        raise ValueError(f"it has {len(value)} characters, {longest} are the most")
     return value
+
+
+def long_line(value: object) -> str:
+    """Return a text of one line that may be as long as a path (PATH_MAX)."""
+    return line(value, longest=4096)
 
 
 def has_control(text: str) -> bool:
@@ -227,7 +232,7 @@ def store_key(text: str) -> str:
 
 def https_url(value: object) -> str:
     """Return the base of https URLs, ending with a slash (RFC 8058 §3.1 demands https)."""
-    text = line(value)
+    text = line(value, longest=500)
     try:
         parts = urlsplit(text)
         host(parts.hostname)

@@ -88,5 +88,5 @@ def secret(surroundings: Surroundings | None, name: str | None) -> SecretStr | N
 
 def absolute(value: object, info: ValidationInfo) -> Path:
     """Return the path that `value` names; a relative one begins at the folder of the file."""
-    path = value if isinstance(value, Path) else Path(q.line(value))
+    path = value if isinstance(value, Path) else Path(q.long_line(value))
     return info.context.folder / path if info.context else path

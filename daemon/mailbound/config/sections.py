@@ -27,7 +27,6 @@ from mailbound.config.section import (
     Credential,
     Duration,
     Finding,
-    Line,
     PositiveDuration,
     Rate,
     Section,
@@ -42,7 +41,7 @@ from mailbound.config.section import (
 class Database(Section):
     """`[database]`: where everything is kept."""
 
-    url: Line = Field("sqlite:///mailbound.db", validate_default=True)
+    url: Annotated[str, BeforeValidator(q.long_line)] = Field("sqlite:///mailbound.db", validate_default=True)
     password_credential: Credential | None = None
     _password: SecretStr | None = PrivateAttr(None)
 

@@ -48,8 +48,8 @@ class Sink:
             self._changed.wait_for(lambda: self._idle and not self._waiting, seconds)
 
     def close(self) -> None:
-        """Write what is queued, and end the thread; a reader that does not read is not waited for."""
-        self.flush(1.0)
+        """Take no more, and end the thread once what is queued is written. A reader is hardly waited for."""
+        self.flush(0.1)
         with self._changed:
             self._closed = True
             self._changed.notify_all()
