@@ -14,7 +14,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _UNCLOSED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|/\*.*?\*/|--[^\n]*|(['"]|/\*)""", re.DOTALL)
 
 # Every kind of node that a condition may hold, with all that may be said in it: sqlglot keeps a NOT or an
-# option now in a node of its own, now as a further argument, and what is not known must not be lost in silence.
+# option now in a node of its own, now in a further argument; what is unknown must not be lost in silence.
 _GRAMMAR: dict[type[exp.Expr], set[str]] = {
     **{joined: {"this", "expression"} for joined in (exp.And, exp.Or)},
     **{prefixed: {"this"} for prefixed in (exp.Not, exp.Paren, exp.Neg)},
