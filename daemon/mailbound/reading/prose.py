@@ -108,7 +108,7 @@ def _report(name: str, text: str, words: str, action: Action) -> RecipientReport
 
 def _sections(words: str, mail: Mail) -> Iterator[tuple[str, str]]:
     """Yield each recipient with the lines that speak of it."""
-    ours = {address.lower() for address in (*mail.delivered_to, mail.sender)}
+    ours = {address.lower() for address in (*addresses(mail.headers.get("to")), mail.sender)}
     name, lines, is_open = "", [], bool(_UNDELIVERED.search(mail.subject))
     seen: set[str] = set()
     for line in words.split("\n"):

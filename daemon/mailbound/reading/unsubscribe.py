@@ -9,7 +9,7 @@ from mailbound.model import Action
 from mailbound.reading.mail import Mail
 from mailbound.reading.report import RecipientReport
 
-TOKEN = re.compile(rf"(?i)\+([a-z2-7]{{{tokens.LENGTH}}})@")
+_TOKEN = re.compile(rf"(?i)\+([a-z2-7]{{{tokens.LENGTH}}})@")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 _SUBJECT = re.compile(
@@ -21,12 +21,20 @@ _SUBJECT = re.compile(
 
 def read(mail: Mail) -> tuple[RecipientReport, ...] | None:
     """Return a report for whoever asks to be unsubscribed, or None if nobody does."""
-    if not _SUBJECT.match(mail.subject) and not any(purpose_is_unsubscribe(a) for a in mail.delivered_to):
+    named = any(is_for_that(token_of(address)) for address in mail.delivered_to)
+    if not named and not _SUBJECT.match(mail.subject):
         return None
-    return (RecipientReport(final_recipient=mail.sender, action=Action.UNSUBSCRIBED),) if mail.sender else ()
+    if not mail.sender:
+        return ()
+    return (RecipientReport(final_recipient=mail.sender, action=Action.UNSUBSCRIBED),)
 
 
-def purpose_is_unsubscribe(address: str) -> bool:
-    """Tell whether `address` has what looks like an unsubscribe token: its first three bits are the purpose."""
-    match = TOKEN.search(address)
-    return match is not None and _ALPHABET.index(match[1][0].lower()) >> 2 == tokens.Purpose.UNSUBSCRIBE
+def token_of(address: str) -> str:
+    """Return the token in an address of ours, in lower case; "" if it has none."""
+    match = _TOKEN.search(address)
+    return match[1].lower() if match else ""
+
+
+def is_for_that(token: str) -> bool:
+    """Tell whether a token calls itself one for unsubscribing: its first three bits are its purpose."""
+    return bool(token) and _ALPHABET.index(token[0]) >> 2 == tokens.Purpose.UNSUBSCRIBE
