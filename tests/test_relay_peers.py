@@ -1,8 +1,7 @@
-"""Real peers: aiosmtpd in this loop, and Postfix's smtp-sink where it is installed."""
+"""Real peers: aiosmtpd in this loop, Postfix, and its smtp-sink."""
 
 import asyncio
 import contextlib
-import shutil
 import socket
 
 import pytest
@@ -11,8 +10,8 @@ from aiosmtpd.smtp import SMTP
 from mailbound import relay
 from mailbound.model import Letter, Phase, Result
 from mailbound.relay import body
+from servers import need
 
-SINK = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 CONTENT = b"Subject: x\r\n\r\n.\r\n..\r\n.x\r\nend\r\n"
 LETTER = Letter(1, 1, "bounces@shop.example", "ann@example.net", "abc", CONTENT)
 
@@ -163,7 +162,13 @@ async def sink(*options):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
-        SINK, *options, "-u", "nobody", f"127.0.0.1:{port}", "10", stderr=asyncio.subprocess.DEVNULL
+        need("smtp-sink"),
+        *options,
+        "-u",
+        "nobody",
+        f"127.0.0.1:{port}",
+        "10",
+        stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         for _ in range(1000):
@@ -185,7 +190,6 @@ async def sink(*options):
 R, P = Result, Phase
 
 
-@pytest.mark.skipif(SINK is None, reason="Postfix's smtp-sink is not installed")
 @pytest.mark.parametrize(
     ("options", "result", "phase"),
     [
@@ -219,7 +223,6 @@ def test_smtp_sink(options, result, phase):
     assert phase is None or outcome.phase is phase
 
 
-@pytest.mark.skipif(SINK is None, reason="Postfix's smtp-sink is not installed")
 @pytest.mark.parametrize("options", [[], ["-p"]], ids=["pipelined", "stepwise"])
 def test_smtp_sink_takes_many_letters_in_many_sessions(options):
     async def main():
@@ -229,3 +232,54 @@ def test_smtp_sink_takes_many_letters_in_many_sessions(options):
     outcomes = [outcome for session in asyncio.run(main()) for outcome in session]
     assert {outcome.result for outcome in outcomes} == {Result.ACCEPTED}
     assert len(outcomes) == 250
+
+
+# Postfix
+
+
+@pytest.mark.parametrize(("tls", "role"), [("starttls", "submission"), ("implicit", "smtps")])
+def test_postfix_takes_letters_under_tls_with_a_password(mailnet, tls, role):
+    name = f"relay-peer-{tls}@sender.test"
+    to = relay.Account(
+        host="127.0.0.1",
+        port=mailnet.ports[role],
+        tls=tls,
+        username=name,
+        password="secret",
+        ca_file=str(mailnet.ca),
+        ehlo_name="me.example",
+    )
+    known = Letter(1, 1, name, name, "abc", CONTENT)
+    wrong = Letter(2, 1, name, "ann@two..dots.example", "abc", CONTENT)
+
+    async def main():
+        session = await relay.open(to)
+        outcomes = [await session.transact(item, yes) for item in (known, wrong, known)]
+        usable = session.usable
+        await session.quit()
+        return outcomes, usable, session.extensions
+
+    outcomes, usable, extensions = asyncio.run(main())
+    assert [outcome.result for outcome in outcomes] == [Result.ACCEPTED, Result.REFUSED, Result.ACCEPTED]
+    assert outcomes[1].phase is Phase.RCPT
+    assert outcomes[1].reply.text.startswith("5.1.3")
+    assert usable
+    assert extensions.pipelining
+    assert extensions.dsn
+    assert len(mailnet.mails(name, at_least=2)) == 2
+
+
+def test_postfix_refuses_a_wrong_password_once(mailnet):
+    to = relay.Account(
+        host="127.0.0.1",
+        port=mailnet.ports["smtps"],
+        tls="implicit",
+        username="relay-peer@sender.test",
+        password="wrong",
+        ca_file=str(mailnet.ca),
+        ehlo_name="me.example",
+    )
+    with pytest.raises(relay.AuthRefused) as caught:
+        asyncio.run(relay.open(to))
+    assert caught.value.permanent
+    assert caught.value.reply.code == 535
