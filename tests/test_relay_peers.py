@@ -10,7 +10,7 @@ from aiosmtpd.smtp import SMTP
 from mailbound import relay
 from mailbound.model import Letter, Phase, Result
 from mailbound.relay import body
-from servers import need
+from servers import need, need_root
 
 CONTENT = b"Subject: x\r\n\r\n.\r\n..\r\n.x\r\nend\r\n"
 LETTER = Letter(1, 1, "bounces@shop.example", "ann@example.net", "abc", CONTENT)
@@ -158,6 +158,7 @@ def test_a_relay_that_stops_reading_a_body_leaves_no_doubt():
 
 @contextlib.asynccontextmanager
 async def sink(*options):
+    need_root()  # it insists on changing its user
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
