@@ -29,15 +29,15 @@ class SessionError(RelayError):
         return False
 
 
-class Unreachable(SessionError):  # noqa: N818 - the name says what the relay is
+class Unreachable(SessionError):
     """The relay does not answer, or not as a relay does."""
 
 
-class TlsFailed(SessionError):  # noqa: N818 - the name says what happened
+class TlsFailed(SessionError):
     """The relay offers no TLS, or cannot prove who it is."""
 
 
-class AuthRefused(SessionError):  # noqa: N818 - the name says what happened
+class AuthRefused(SessionError):
     """The relay does not let us in: for good (535) or for now (454)."""
 
     @property

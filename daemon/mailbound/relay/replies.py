@@ -13,7 +13,7 @@ REPLY_LIMIT = 32_768
 """The longest reply, so that a relay which never ends one cannot fill the memory."""
 
 
-class Nonsense(Exception):  # noqa: N818 - it stays within this folder, and it reads well
+class Nonsense(Exception):
     """What came is no SMTP reply."""
 
 
