@@ -35,7 +35,12 @@ def record(here: World, delivery_id: int | None, verdict: Verdict = DEAD, **find
 
 def wishes(here: World) -> dict[tuple[str, str], str]:
     query = (
-        sa.select(tables.recipient.c.external_id, tables.store.c.name, tables.opt_in.c.receive, tables.opt_in.c.source)
+        sa.select(
+            tables.recipient.c.external_id,
+            tables.store.c.name,
+            tables.opt_in.c.receive,
+            tables.opt_in.c.source,
+        )
         .join(tables.opt_in, tables.opt_in.c.recipient_id == tables.recipient.c.id)
         .join(tables.store, tables.store.c.id == tables.opt_in.c.store_id)
     )
@@ -49,12 +54,14 @@ def statuses(here: World) -> dict[str, str]:
     query = sa.select(tables.address.c.key, tables.recipient_status.c.status).join(
         tables.recipient_status, tables.recipient_status.c.address_id == tables.address.c.id
     )
-    return {key: status for key, status in here.connection.execute(query)}
+    return {row.key: row.status for row in here.connection.execute(query)}
 
 
 def ledger(here: World) -> list[tuple[str, str, str, str]]:
     change = tables.change
-    query = sa.select(change.c.kind, change.c.before, change.c.after, change.c.cause).where(change.c.cause != "command")
+    query = sa.select(change.c.kind, change.c.before, change.c.after, change.c.cause).where(
+        change.c.cause != "command"
+    )
     return [tuple(row) for row in here.connection.execute(query.order_by(change.c.id))]
 
 
@@ -150,11 +157,15 @@ def test_a_quiet_acceptance_forgets_what_came_before(database_url: str) -> None:
         here.person("anna")
         for day in (0, 1, 2, 3, 4):
             at = NOW + day * DAY
-            record(here, here.send(here.sending(here.activity(f"day-{day}"), at=at), at=at)["anna"], FULL, at=at)
+            record(
+                here, here.send(here.sending(here.activity(f"day-{day}"), at=at), at=at)["anna"], FULL, at=at
+            )
         quiet = NOW + 5 * DAY
         here.send(here.sending(here.activity("quiet"), at=quiet), at=quiet)
         last = NOW + 11 * DAY
-        recorded = record(here, here.send(here.sending(here.activity("last"), at=last), at=last)["anna"], FULL, at=last)
+        recorded = record(
+            here, here.send(here.sending(here.activity("last"), at=last), at=last)["anna"], FULL, at=last
+        )
         assert recorded is not None
         assert recorded.decision.why == "soft: 1 of 5"
 

@@ -22,7 +22,9 @@ def test_a_claim_gives_the_recipient_as_they_are_now(database_url: str) -> None:
         anna = here.person("anna", lifetime_value=12)
         run_id = here.sending()
         here.connection.execute(
-            tables.recipient.update().where(tables.recipient.c.id == anna).values(attributes={"lifetime_value": 13})
+            tables.recipient.update()
+            .where(tables.recipient.c.id == anna)
+            .values(attributes={"lifetime_value": 13})
         )
         (claimed,) = here.claim(run_id)
         assert (claimed.external_id, claimed.attempt, claimed.domain) == ("anna", 1, "example.org")
@@ -68,7 +70,8 @@ def test_a_mark_is_refused_to_whoever_changed_in_the_meantime(database_url: str)
         assert marked == {ids["fine"]}
         store_id = here.stores["main"]
         events = {
-            name: deliveries.withdrawn(here.connection, ids[name], store_id, now=NOW) for name in ("out", "dead", "moved")
+            name: deliveries.withdrawn(here.connection, ids[name], store_id, now=NOW)
+            for name in ("out", "dead", "moved")
         }
         assert (events["out"].event, events["out"].reason) == (DeliveryEvent.SKIP, "not-opted-in")
         assert (events["dead"].event, events["dead"].reason) == (DeliveryEvent.SKIP, "undeliverable")
@@ -130,7 +133,7 @@ def test_a_crash_returns_claims_and_doubts_what_was_marked(database_url: str) ->
         run_id = here.sending(here.activity(in_doubt="hold"))
         ids = {each.external_id: each.id for each in here.claim(run_id)}
         deliveries.mark(here.connection, [ids["marked"]], node_id=NODE, now=NOW)
-        counts = deliveries.recover(here.connection, [NODE], node_id=2, now=NOW)
+        counts = deliveries.recover(here.connection, [NODE], now=NOW)
         assert counts == {DeliveryState.QUEUED: 1, DeliveryState.UNKNOWN: 1}
         assert here.states(run_id) == {"claimed": "queued", "marked": "unknown"}
         assert tally.of_run(here.connection, run_id) == {"open": 1, "unknown": 1}
@@ -142,7 +145,7 @@ def test_a_delivery_in_doubt_is_sent_again_if_the_activity_wants_it(database_url
         run_id = here.sending(here.activity(in_doubt="resend"))
         (claimed,) = here.claim(run_id)
         deliveries.mark(here.connection, [claimed.id], node_id=NODE, now=NOW)
-        deliveries.recover(here.connection, [NODE], node_id=2, now=NOW)
+        deliveries.recover(here.connection, [NODE], now=NOW)
         (again,) = here.claim(run_id)
         assert (again.id, again.attempt) == (claimed.id, 2)
 
@@ -172,10 +175,18 @@ def test_a_late_acceptance_keeps_what_a_report_said(database_url: str) -> None:
         (claimed,) = here.claim(run_id)
         deliveries.mark(here.connection, [claimed.id], node_id=NODE, now=NOW)
         deliveries.report(
-            here.connection, claimed.id, DeliveryEvent.REPORT_FAILED, reason="no-such-user", status="5.1.1", now=NOW
+            here.connection,
+            claimed.id,
+            DeliveryEvent.REPORT_FAILED,
+            reason="no-such-user",
+            status="5.1.1",
+            now=NOW,
         )
         deliveries.settle(
-            here.connection, [Settlement(claimed.id, DeliveryEvent.ACCEPT, reply="250 Ok")], node_id=NODE, now=NOW
+            here.connection,
+            [Settlement(claimed.id, DeliveryEvent.ACCEPT, reply="250 Ok")],
+            node_id=NODE,
+            now=NOW,
         )
         assert here.states(run_id) == {"anna": "bounced"}
         assert tally.differences(here.connection) == []

@@ -72,7 +72,9 @@ def test_unsigned_evidence_changes_nothing(category: Category, action: Action) -
     ],
 )
 @pytest.mark.parametrize("category", [Category.NO_SUCH_DOMAIN, Category.DISABLED])
-def test_a_missing_domain_must_be_confirmed(category: Category, days_ago: tuple[int, ...], dead: bool) -> None:
+def test_a_missing_domain_must_be_confirmed(
+    category: Category, days_ago: tuple[int, ...], dead: bool
+) -> None:
     assert is_dead(decide(failed(category), History(failures=past(category, *days_ago)))) == dead
 
 
@@ -103,7 +105,12 @@ def test_an_unclear_refusal_must_come_on_several_days(days_ago: tuple[float, ...
 )
 @pytest.mark.parametrize(
     ("category", "permanent"),
-    [(Category.MAILBOX_FULL, True), (Category.NETWORK, False), (Category.EXPIRED, True), (Category.UNCLEAR, False)],
+    [
+        (Category.MAILBOX_FULL, True),
+        (Category.NETWORK, False),
+        (Category.EXPIRED, True),
+        (Category.UNCLEAR, False),
+    ],
 )
 def test_soft_bounces_suspend_over_the_limit(
     category: Category, permanent: bool, days_ago: tuple[float, ...], suspended: bool
@@ -117,9 +124,7 @@ def test_soft_bounces_suspend_over_the_limit(
         assert decision.status.until == NOW + LIMITS.suspend_for
 
 
-@pytest.mark.parametrize(
-    "category", [c for c in Category if c.fault in {Fault.SENDER, Fault.MESSAGE}]
-)
+@pytest.mark.parametrize("category", [c for c in Category if c.fault in {Fault.SENDER, Fault.MESSAGE}])
 def test_what_is_our_fault_never_touches_the_recipient(category: Category) -> None:
     history = History(failures=past(category, *range(1, 60)))
     decision = decide(failed(category), history)

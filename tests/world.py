@@ -10,7 +10,19 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound import address as addresses
-from mailbound.database import activities, audience, changes, deliveries, outcomes, runs, schema, segments, stores, tables
+from mailbound.config import Policy as Limits
+from mailbound.database import (
+    activities,
+    audience,
+    changes,
+    deliveries,
+    outcomes,
+    runs,
+    schema,
+    segments,
+    stores,
+    tables,
+)
 from mailbound.database.activities import Activity, Plan
 from mailbound.database.changes import Cause
 from mailbound.database.deliveries import Claimed, Settlement
@@ -23,18 +35,6 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 NODE = 1
 COMMAND = Cause("command", who="test")
-
-
-class Limits:
-    """The policy's numbers as the sample configuration has them."""
-
-    confirm_events = 2
-    confirm_apart = timedelta(days=3)
-    unclear_events = 3
-    soft_limit = 5
-    soft_window = timedelta(days=30)
-    suspend_for = timedelta(days=30)
-    quiet_success = timedelta(days=5)
 
 
 class World:
@@ -66,7 +66,9 @@ class World:
             self.wish(recipient_id, receive=opted_in)
         return recipient_id
 
-    def wish(self, recipient_id: int, *, store: str = "main", receive: bool, source: Source = Source.IMPORT) -> None:
+    def wish(
+        self, recipient_id: int, *, store: str = "main", receive: bool, source: Source = Source.IMPORT
+    ) -> None:
         """Set an opt-in."""
         changes.set_opt_in(
             self.connection,
@@ -81,7 +83,9 @@ class World:
     def activity(self, name: str = "spring", **plan: Any) -> Activity:
         """Return a new activity for everybody."""
         if not self.connection.execute(sa.select(tables.segment.c.id)).first():
-            self.connection.execute(tables.segment.insert().values(name="all", condition="external_id <> ''", created_at=NOW))
+            self.connection.execute(
+                tables.segment.insert().values(name="all", condition="external_id <> ''", created_at=NOW)
+            )
         defaults: Mapping[str, Any] = {
             "name": name,
             "store": "main",
@@ -150,7 +154,13 @@ class World:
     def commit(self, *ended: Ended, marks: list[int] | None = None, at: datetime = NOW) -> outcomes.Committed:
         """Commit outcomes and marks together."""
         return outcomes.commit(
-            self.connection, ended, marks or [], node_id=NODE, store_id=self.stores["main"], limits=Limits(), now=at
+            self.connection,
+            ended,
+            marks or [],
+            node_id=NODE,
+            store_id=self.stores["main"],
+            limits=Limits(),
+            now=at,
         )
 
     def states(self, run_id: int) -> dict[str, str]:
@@ -165,7 +175,9 @@ class World:
             for name, state, reason in self.connection.execute(query)
         }
 
-    def _get_or_make(self, table: sa.Table, key: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> int:
+    def _get_or_make(
+        self, table: sa.Table, key: Mapping[str, Any], more: Mapping[str, Any] | None = None
+    ) -> int:
         if table is not tables.recipient:
             matches = [table.c[name] == value for name, value in key.items()]
             known = self.connection.execute(sa.select(table.c.id).where(*matches)).scalar_one_or_none()

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from mailbound.config import Breaker
 
 
-class Limits(Protocol):
-    """The section `[breaker]` of the configuration."""
-
-    @property
-    def blame_count(self) -> int: ...
-    @property
-    def blame_share(self) -> float: ...
-    @property
-    def bounce_count(self) -> int: ...
-    @property
-    def bounce_share(self) -> float: ...
-
-
-def trips(*, blame: int, dead: int, settled: int, limits: Limits) -> str | None:
+def trips(*, blame: int, dead: int, settled: int, limits: Breaker) -> str | None:
     """Return why a run must halt, or None.
 
     `blame` counts failures that blame us, `dead` those that say for good that an address is dead, `settled` the

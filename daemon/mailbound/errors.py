@@ -33,7 +33,7 @@ class DatabaseError(MailboundError):
     """The database did not do as told."""
 
 
-class InvalidTransition(DatabaseError):  # noqa: N818 - the name says what it is
+class InvalidTransition(DatabaseError):
     """A state machine was asked for a step that it does not have."""
 
 

@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 
+from mailbound.config import Policy
 from mailbound.lifecycle import DeliveryEvent
 from mailbound.model import (
     Action,
@@ -37,23 +37,6 @@ _AT_ONCE = frozenset({Category.NO_SUCH_USER, Category.MOVED})
 _CONFIRMED = frozenset({Category.NO_SUCH_DOMAIN, Category.DISABLED})
 _SOFT_FAULTS = frozenset({Fault.MAILBOX, Fault.PATH, Fault.ADDRESS, Fault.UNCLEAR})
 _ARRIVED = frozenset({Action.DELIVERED, Action.RELAYED, Action.EXPANDED})
-
-
-class Limits(Protocol):
-    """The section `[policy]` of the configuration."""
-
-    @property
-    def confirm_events(self) -> int: ...
-    @property
-    def confirm_apart(self) -> timedelta: ...
-    @property
-    def unclear_events(self) -> int: ...
-    @property
-    def soft_limit(self) -> int: ...
-    @property
-    def soft_window(self) -> timedelta: ...
-    @property
-    def suspend_for(self) -> timedelta: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +91,7 @@ class Decision:
     whole_address: bool = False  # the opt-out holds for every recipient who shares the address
 
 
-def decide(sign: Sign, history: History, *, now: datetime, limits: Limits) -> Decision:
+def decide(sign: Sign, history: History, *, now: datetime, limits: Policy) -> Decision:
     """Return what to do about `sign`."""
     if sign.evidence is Evidence.UNSIGNED:
         return Decision(Disposition.QUARANTINED, "nothing shows that it is genuine")
@@ -134,7 +117,9 @@ def decide(sign: Sign, history: History, *, now: datetime, limits: Limits) -> De
 
 def _arrived(sign: Sign, history: History) -> Decision:
     if sign.action is not Action.DELIVERED:
-        return Decision(Disposition.NOTED, "it was passed on, and may still fail", DeliveryEvent.REPORT_DELIVERED)
+        return Decision(
+            Disposition.NOTED, "it was passed on, and may still fail", DeliveryEvent.REPORT_DELIVERED
+        )
     status = None
     if history.status in {RecipientStatus.PROBATION, RecipientStatus.SUSPENDED}:
         status = NewStatus(RecipientStatus.DELIVERABLE)
@@ -142,7 +127,7 @@ def _arrived(sign: Sign, history: History) -> Decision:
     return Decision(disposition, "it arrived", DeliveryEvent.REPORT_DELIVERED, status)
 
 
-def _failed(sign: Sign, history: History, now: datetime, limits: Limits) -> Decision:
+def _failed(sign: Sign, history: History, now: datetime, limits: Policy) -> Decision:
     failed = DeliveryEvent.REPORT_FAILED
     verdict = sign.verdict
     if not sign.own_address and history.arrived:
@@ -178,7 +163,7 @@ def _permanent(verdict: Verdict, category: Category) -> bool:
     return verdict.permanent and category.fault in {Fault.ADDRESS, Fault.UNCLEAR}
 
 
-def _death(category: Category, history: History, now: datetime, limits: Limits) -> str | None:
+def _death(category: Category, history: History, now: datetime, limits: Policy) -> str | None:
     """Return why the address is dead now, or None if that is not certain yet."""
     if category in _AT_ONCE:
         return f"{category}: the address is dead"
@@ -198,19 +183,23 @@ def _death(category: Category, history: History, now: datetime, limits: Limits) 
 _DEADLY = frozenset({Fault.ADDRESS, Fault.UNCLEAR})
 
 
-def _not_yet(category: Category, limits: Limits) -> str:
+def _not_yet(category: Category, limits: Policy) -> str:
     if category in _CONFIRMED:
-        return f"{category}: counts after {limits.confirm_events} events, {limits.confirm_apart.days} days apart"
+        return (
+            f"{category}: counts after {limits.confirm_events} events, {limits.confirm_apart.days} days apart"
+        )
     return f"permanent but unclear: counts after failures on {limits.unclear_events} days"
 
 
 def _soft(
-    history: History, category: Category, now: datetime, limits: Limits, failed: DeliveryEvent
+    history: History, category: Category, now: datetime, limits: Policy, failed: DeliveryEvent
 ) -> Decision:
     score = soft_score(history.failures, now=now, limits=limits)
     today = any(day == now.date() for day in _soft_days(history.failures, now, limits))
     if today:
-        return Decision(Disposition.NOTED, f"soft: already counted today ({score} of {limits.soft_limit})", failed)
+        return Decision(
+            Disposition.NOTED, f"soft: already counted today ({score} of {limits.soft_limit})", failed
+        )
     score += 1
     if score > limits.soft_limit and history.status is not RecipientStatus.SUSPENDED:
         until = now + limits.suspend_for
@@ -219,12 +208,12 @@ def _soft(
     return Decision(Disposition.NOTED, f"soft: {score} of {limits.soft_limit}", failed)
 
 
-def soft_score(failures: Sequence[Past], *, now: datetime, limits: Limits) -> int:
+def soft_score(failures: Sequence[Past], *, now: datetime, limits: Policy) -> int:
     """Return on how many days within the window the address failed softly."""
     return len(set(_soft_days(failures, now, limits)))
 
 
-def _soft_days(failures: Sequence[Past], now: datetime, limits: Limits) -> Iterator[object]:
+def _soft_days(failures: Sequence[Past], now: datetime, limits: Policy) -> Iterator[object]:
     for past in failures:
         hard = past.permanent and past.category.fault in _DEADLY
         if not hard and past.category.fault in _SOFT_FAULTS and now - past.at <= limits.soft_window:

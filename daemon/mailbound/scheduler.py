@@ -10,7 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -30,7 +31,9 @@ log = structlog.get_logger()
 
 _TICK_SECONDS = 0.5
 _MOST_PLANNED = 1000
-"""How many missed due times of one activity become runs in one tick."""
+"""How many due times that passed while no daemon ran become runs, each to be missed or started."""
+
+_FAR = timedelta(days=36_500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,9 @@ class Scheduler:
 
     async def tick(self) -> None:
         """Do everything that is to be done now."""
-        for activity in await self._parts.database.read(activities.everything, ended=False):
-            await self._plan(activity)
+        now = self._parts.clock()
+        for activity in await self._parts.database.read(activities.unplanned, now):
+            await self._parts.database.run(_plan, activity, now)
         for run in await self._parts.database.read(runs.in_state, RunState.SCHEDULED):
             if run.occurrence_at <= self._parts.clock():
                 await self._begin(run)
@@ -79,28 +83,20 @@ class Scheduler:
                 deliveries.sweep, run.id, DeliveryEvent.CANCEL, now=self._parts.clock(), reason="cancelled"
             )
 
-    async def _plan(self, activity: Activity) -> None:
-        """Let the due times of an activity up to now, and the one after, become runs."""
-        now = self._parts.clock()
-        if activity.cron is None and activity.starts_at is None:
-            return
-        due = schedule.occurrences(
-            activity.starts_at, activity.cron, activity.time_zone, after=activity.planned_through, until=now
-        )
-        if due or activity.planned_through <= now:
-            await self._parts.database.run(_plan, activity, due[:_MOST_PLANNED], now)
-
     async def _begin(self, run: Run) -> None:
         """Start a due run, or let it wait, or call it missed."""
         now = self._parts.clock()
         activity = await self._parts.database.read(activities.find, run.activity_id)
-        window = schedule.Window.load(activity.window, activity.time_zone) if activity.window else None
-        step = schedule.start_of(run.occurrence_at, now=now, grace=activity.grace, window=window)
+        window = schedule.Window.thaw(activity.window, activity.time_zone) if activity.window else None
+        step = schedule.decide(run.occurrence_at, now=now, grace=activity.grace, window=window)
         busy = await self._parts.database.read(runs.predecessor_open, run)
         if isinstance(step, schedule.Missed):
-            await self._parts.database.run(runs.move, run.id, RunEvent.MISS, now=now, note=step.why)
+            why = f"it could have started for {step.late.total_seconds():.0f} s, and did not"
+            if busy:
+                why = f"the run before it still sends, after {step.late.total_seconds():.0f} s"
+            await self._parts.database.run(runs.move, run.id, RunEvent.MISS, now=now, note=why)
             log.error(
-                "run.missed", run=run.id, activity=run.activity, due=run.occurrence_at.isoformat(), why=step.why
+                "run.missed", run=run.id, activity=run.activity, due=run.occurrence_at.isoformat(), why=why
             )
         elif isinstance(step, schedule.Start) and not busy:
             await self._start(run, activity)
@@ -115,7 +111,9 @@ class Scheduler:
             log.error("run.failed", run=run.id, activity=run.activity, why=str(fault))
             return
         await self._parts.database.run(start, run, activity, template.freeze(), now)
-        log.info("run.started", run=run.id, activity=run.activity, store=activity.store, segment=activity.segment)
+        log.info(
+            "run.started", run=run.id, activity=run.activity, store=activity.store, segment=activity.segment
+        )
 
     async def _advance(self, run: Run) -> None:
         """Freeze more of a sending run's audience, expire what is too old, halt it or finish it."""
@@ -147,14 +145,23 @@ class Scheduler:
             log.info("run.finished", run=run.id, activity=run.activity, **counts)
 
 
-def _plan(connection: sa.Connection, activity: Activity, due: list[datetime], now: datetime) -> None:
-    for moment in due:
+def _plan(connection: sa.Connection, activity: Activity, now: datetime) -> None:
+    """Let the due times of an activity up to now, and the one after, become runs."""
+    where = schedule.zone(activity.time_zone)
+    coming = schedule.occurrences(
+        starts_at=activity.starts_at,
+        cron=activity.cron,
+        where=where,
+        after=activity.planned_through,
+        until=now + _FAR,
+    )
+    planned = now + _FAR
+    for moment in islice(coming, _MOST_PLANNED):
         runs.schedule(connection, activity.id, moment)
-    through = due[-1] if len(due) == _MOST_PLANNED else now
-    coming = schedule.occurrences(activity.starts_at, activity.cron, activity.time_zone, after=through, most=1)
-    for moment in coming:
-        runs.schedule(connection, activity.id, moment)
-    activities.plan_through(connection, activity.id, coming[-1] if coming else datetime.max.replace(tzinfo=now.tzinfo))
+        if moment > now:
+            planned = moment
+            break
+    activities.plan_through(connection, activity.id, planned)
 
 
 def start(connection: sa.Connection, run: Run, activity: Activity, content: bytes, now: datetime) -> None:
@@ -197,5 +204,3 @@ def _finish(connection: sa.Connection, run: Run, now: datetime) -> bool:
         return False
     runs.move(connection, run.id, RunEvent.FINISH, now=now)
     return True
-
-

@@ -11,11 +11,13 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 import structlog
+import uvloop
 
 from mailbound import classify, config, logs, mailbox, relay
 from mailbound.config import Config, Store
@@ -25,7 +27,8 @@ from mailbound.errors import ConfigError, DatabaseError
 from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
 from mailbound.mailbox import pop3
 from mailbound.notify import Notifier
-from mailbound.outbound import Outbound, composer, loop
+from mailbound.outbound import Outbound, loop
+from mailbound.outbound.composer import Composer
 from mailbound.scheduler import Parts as SchedulerParts
 from mailbound.scheduler import Scheduler
 
@@ -48,8 +51,6 @@ class Loop(Protocol):
 
 def run(path: Path) -> None:
     """Run the daemon until SIGTERM. Raises ConfigError or DatabaseError if it cannot start."""
-    import uvloop
-
     settings = config.load(path)
     logs.configure(settings.log)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -99,7 +100,7 @@ class _Service:
         """Take over what dead nodes held."""
         dead = await database.run(nodes.dead, alone=database.is_sqlite, but=node_id)
         if dead:
-            counts = await database.run(deliveries.recover, dead, node_id=node_id, now=_now())
+            counts = await database.run(deliveries.recover, dead, now=_now())
             await database.run(nodes.forget, dead)
             if any(counts.values()):
                 log.warning("node.recovered", **{str(state): count for state, count in counts.items()})
@@ -143,10 +144,14 @@ class _Service:
         self._notifier.reloading()
         try:
             settings = config.load(self._path)
-            if settings.database != self._settings.database:
-                raise ConfigError([f"{self._path}: database: it changes only with a restart"])
+            faults = []
         except ConfigError as error:
-            for fault in error.faults:
+            faults = error.faults
+        else:
+            if settings.database != self._settings.database:
+                faults.append(f"{self._path}: database: it changes only with a restart")
+        if faults:
+            for fault in faults:
                 log.error("config.rejected", why=fault)
             self._notifier.ready("the new configuration is bad, the old one stays: see the log")
             return False
@@ -159,7 +164,11 @@ class _Service:
         """Say that we live: to the other nodes always, to systemd only while every loop moves."""
         interval = min(_BEAT_SECONDS, self._notifier.watchdog_seconds / 2 or _BEAT_SECONDS)
         while True:
-            stuck = [type(each).__name__ for each in self._loops if time.monotonic() - each.ticked_at > _STUCK_SECONDS]
+            stuck = [
+                type(each).__name__
+                for each in self._loops
+                if time.monotonic() - each.ticked_at > _STUCK_SECONDS
+            ]
             if stuck:
                 log.error("loop.stuck", loops=stuck)
             else:
@@ -198,51 +207,55 @@ def _build(
         reading,
     ]
     for name, store in settings.stores.items():
-        loops.append(_outbound(name, store, settings, database, node_id, numbers[name], rules))
-        loops.append(_fetcher(name, store, settings, database, numbers[name], reading.wake))
+        where = _Where(name, store, settings, database, node_id, numbers[name])
+        loops += [_outbound(where, rules), _fetcher(where, reading.wake)]
     return loops
 
 
-def _outbound(
-    name: str,
-    store: Store,
-    settings: Config,
-    database: Database,
-    node_id: int,
-    store_id: int,
-    rules: classify.Rules,
-) -> Outbound:
-    connections = store.outbound.connections
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """What the loops of one store share."""
+
+    name: str
+    store: Store
+    settings: Config
+    database: Database
+    node_id: int
+    store_id: int
+
+
+def _outbound(where: _Where, rules: classify.Rules) -> Outbound:
+    outbound, settings = where.store.outbound, where.settings
     return Outbound(
         loop.Parts(
-            database=database,
-            relay=relay.Relay(account(store), connections=connections),
-            composer=composer.Composer(database, store, store_id=store_id, web=settings.web, clock=_now),
+            database=where.database,
+            relay=relay.Relay(account(where.store), connections=outbound.connections),
+            composer=Composer(
+                where.database, where.store, store_id=where.store_id, web=settings.web, clock=_now
+            ),
             rules=rules,
             sending=settings.sending,
             limits=settings.policy,
-            store=name,
-            store_id=store_id,
-            node_id=node_id,
-            connections=connections,
-            rate=store.outbound.rate,
+            store=where.name,
+            store_id=where.store_id,
+            node_id=where.node_id,
+            connections=outbound.connections,
+            rate=outbound.rate,
             clock=_now,
         )
     )
 
 
-def _fetcher(
-    name: str, store: Store, settings: Config, database: Database, store_id: int, arrived: Callable[[], None]
-) -> Fetcher:
+def _fetcher(where: _Where, arrived: Callable[[], None]) -> Fetcher:
     return Fetcher(
         fetcher.Parts(
-            database=database,
-            open=functools.partial(open_mailbox, store, settings),
-            store=name,
-            store_id=store_id,
-            poll=settings.inbound.poll,
-            delete=store.inbound.after_storing == "delete",
-            budget_octets=settings.inbound.budget,
+            database=where.database,
+            open=functools.partial(open_mailbox, where.store, where.settings),
+            store=where.name,
+            store_id=where.store_id,
+            poll=where.settings.inbound.poll,
+            delete=where.store.inbound.after_storing == "delete",
+            budget_octets=where.settings.inbound.budget,
             arrived=arrived,
             clock=_now,
         )
@@ -273,7 +286,7 @@ async def open_mailbox(store: Store, settings: Config) -> mailbox.Mailbox:
         tls=inbox.tls,
         username=inbox.username,
         password=inbox.password.get_secret_value() if inbox.password else "",
-        ca_file=str(inbox.ca_file or "") or None,
+        ca_file=inbox.ca_file,
         max_size_octets=settings.inbound.largest,
     )
 
@@ -293,7 +306,7 @@ def _alone(database: Database) -> Iterator[None]:
     if database.path is None:
         yield
         return
-    with open(f"{database.path}.lock", "w") as lock:
+    with Path(f"{database.path}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -25,7 +26,12 @@ app = typer.Typer(
 @app.callback()
 def _main(
     context: typer.Context,
-    config: Path = typer.Option(None, "--config", "-c", help="The configuration [default: ./config.toml].", envvar="MAILBOUND_CONFIG"),
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="The configuration [default: ./config.toml].", envvar="MAILBOUND_CONFIG"
+        ),
+    ] = None,
 ) -> None:
     context.obj = config or _default_config()
 
@@ -38,7 +44,7 @@ def _default_config() -> Path:
 
 def main() -> None:
     """Run the command line; a fault is one line on standard error, never a traceback."""
-    from mailbound.cli import commands  # noqa: PLC0415 - each command imports what it needs, when it is called
+    from mailbound.cli import commands
 
     commands.add_to(app)
     try:

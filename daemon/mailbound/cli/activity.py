@@ -38,12 +38,16 @@ def create(
     template: Annotated[str, typer.Option(help="The template's folder.")],
     store: Annotated[str | None, typer.Option(help="Who sends it [default: the only store].")] = None,
     at: Annotated[str | None, typer.Option(help="When: '2026-12-01 09:00', 'in 10m', 'now'.")] = None,
-    cron: Annotated[str | None, typer.Option(help="Again and again: '0 9 * * mon'.")] = None,
+    cron: Annotated[str | None, typer.Option(help="Again and again, from --at on: '0 9 * * mon'.")] = None,
     zone: Annotated[str | None, typer.Option(help="The time zone of --at, --cron and --window.")] = None,
     window: Annotated[str | None, typer.Option(help="When it may send: 'mon-fri 09:00-17:00'.")] = None,
-    grace: Annotated[str | None, typer.Option(help="How late it may start before it is missed: '1h'.")] = None,
+    grace: Annotated[
+        str | None, typer.Option(help="How late it may start before it is missed: '1h'.")
+    ] = None,
     expires_after: Annotated[str | None, typer.Option(help="How long deliveries are tried: '4d'.")] = None,
-    in_doubt: Annotated[str | None, typer.Option(help="After no reply to a final dot: resend or hold.")] = None,
+    in_doubt: Annotated[
+        str | None, typer.Option(help="After no reply to a final dot: resend or hold.")
+    ] = None,
 ) -> None:
     """Plan an activity. Without --at and --cron it waits for `activity start`."""
     from mailbound import config, schedule
@@ -52,15 +56,11 @@ def create(
     from mailbound.template import Template
 
     settings = config.load(context.obj, secrets=False)
-    if at and cron:
-        raise InputError("--at and --cron exclude each other")
     if in_doubt not in {None, "resend", "hold"}:
         raise InputError(f"--in-doubt: {in_doubt} is neither resend nor hold")
     Template.load(settings.templates.folder / template)
     now = datetime.now(UTC)
     time_zone = zone or settings.sending.time_zone.key
-    if cron:
-        schedule.check_cron(cron)
     plan = activities.Plan(
         name=_good_name(name),
         store=_store(settings, store),
@@ -68,10 +68,11 @@ def create(
         template=template,
         time_zone=time_zone,
         grace=_duration("--grace", grace, quantities) or settings.sending.grace,
-        expires_after=_duration("--expires-after", expires_after, quantities) or settings.sending.expires_after,
+        expires_after=_duration("--expires-after", expires_after, quantities)
+        or settings.sending.expires_after,
         in_doubt=in_doubt or settings.sending.in_doubt,
-        starts_at=schedule.parse_when(at, time_zone, now=now) if at else None,
-        cron=cron,
+        starts_at=schedule.parse_when(at, schedule.zone(time_zone).key, now=now) if at else None,
+        cron=schedule.parse_cron(cron) if cron else None,
         window=schedule.parse_window(window) if window else None,
     )
     with terminal.open_database(context) as database, database.begin() as connection:
@@ -115,7 +116,9 @@ def show(
     context: typer.Context,
     name: Name,
     *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show the progress until it is over.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show the progress until it is over.")
+    ] = False,
     json: terminal.Json = False,
 ) -> None:
     """Show an activity, its runs, and how far each is."""
@@ -126,13 +129,20 @@ def show(
             _follow(database, name)
         with database.look() as connection:
             activity = activities.find(connection, name)
-            shown = [(run, tally.of_run(connection, run.id)) for run in runs.of_activity(connection, activity.id)]
+            shown = [
+                (run, tally.of_run(connection, run.id)) for run in runs.of_activity(connection, activity.id)
+            ]
     if json:
-        terminal.print_json({"activity": activity, "runs": [{"run": run, "tally": counts} for run, counts in shown]})
+        terminal.print_json(
+            {"activity": activity, "runs": [{"run": run, "tally": counts} for run, counts in shown]}
+        )
         return
-    terminal.facts([(field.replace("_", " "), getattr(activity, field)) for field in activity.__dataclass_fields__])
+    terminal.facts(
+        [(field.replace("_", " "), getattr(activity, field)) for field in activity.__dataclass_fields__]
+    )
     rows = [
-        (run.id, run.occurrence_at, run.state, sum(counts.values()), _counts(counts), run.note) for run, counts in shown
+        (run.id, run.occurrence_at, run.state, sum(counts.values()), _counts(counts), run.note)
+        for run, counts in shown
     ]
     terminal.table(["run", "due", "state", "audience", "deliveries", "note"], rows)
 
@@ -149,13 +159,15 @@ def start(context: typer.Context, name: Name) -> None:
     with terminal.open_database(context) as database, database.begin() as connection:
         activity = activities.find(connection, name)
         waiting = (RunState.SCHEDULED, RunState.MISSED, RunState.FAILED)
-        run = _latest(runs.of_activity(connection, activity.id), *waiting)
-        if run is None:
-            if any(each.state in RUN_OPEN for each in runs.of_activity(connection, activity.id)):
-                raise InputError(f"{activity.name} is under way already; `mailbound activity show {activity.name}`")
+        all_runs = runs.of_activity(connection, activity.id)
+        if not _latest(all_runs, *waiting):
+            if _latest(all_runs, *RUN_OPEN):
+                raise InputError(
+                    f"{activity.name} is under way already; `mailbound activity show {activity.name}`"
+                )
             runs.schedule(connection, activity.id, now)
-            run = _latest(runs.of_activity(connection, activity.id))
-            assert run is not None
+            all_runs = runs.of_activity(connection, activity.id)
+        run = next(each for each in all_runs if each.state in waiting)
         if runs.predecessor_open(connection, run):
             raise InputError(f"an earlier run of {activity.name} still sends; cancel it, or wait for its end")
         template = Template.load(settings.templates.folder / activity.template)
@@ -192,7 +204,9 @@ def cancel(
     context: typer.Context,
     name: Name,
     *,
-    this_run: Annotated[bool, typer.Option("--this-run", help="Only the run that is open; later ones come.")] = False,
+    this_run: Annotated[
+        bool, typer.Option("--this-run", help="Only the run that is open; later ones come.")
+    ] = False,
 ) -> None:
     """Send no more of it, from before the next final dot on, and let no run come after."""
     from mailbound.database import activities, runs
@@ -206,7 +220,9 @@ def cancel(
         if not this_run:
             activities.end(connection, activity.id, now=datetime.now(UTC))
     what = "its open run" if this_run else "the activity"
-    terminal.say(f"{activity.name}: {what} is cancelled ({len(ended)} run{'s' if len(ended) != 1 else ''} ended)")
+    terminal.say(
+        f"{activity.name}: {what} is cancelled ({len(ended)} run{'s' if len(ended) != 1 else ''} ended)"
+    )
 
 
 @app.command()

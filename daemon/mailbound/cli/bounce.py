@@ -18,7 +18,9 @@ from mailbound.model import Disposition, Kind
 if TYPE_CHECKING:
     from mailbound import classify, tokens
     from mailbound.database.bounces import Finding
+    from mailbound.model import Verdict
     from mailbound.reading import Report
+    from mailbound.status import StatusCode
 
 app = typer.Typer(no_args_is_help=True, help="Look at bounces and at inbound mail.")
 
@@ -60,7 +62,7 @@ def _understood(path: Path, rules: classify.Rules) -> dict[str, Any]:
             {
                 "address": recipient.final_recipient,
                 "hard": failed and verdict.permanent and verdict.fault is Fault.ADDRESS,
-                "perm": failed and verdict.permanent_class,
+                "perm": failed and _is_class_5(recipient.status or verdict.status, verdict),
                 "status": str(verdict.status) if verdict.status else "",
                 "reason": classify.SISIMAI[verdict.category],
                 "rule": verdict.rule,
@@ -69,13 +71,19 @@ def _understood(path: Path, rules: classify.Rules) -> dict[str, Any]:
     return {"kind": _KINDS.get(report.kind, "ordinary"), "recipients": recipients}
 
 
+def _is_class_5(status: StatusCode | None, verdict: Verdict) -> bool:
+    return status.class_ == 5 if status else verdict.permanent
+
+
 @app.command("list")
 def list_(
     context: typer.Context,
     *,
     activity: Annotated[str | None, typer.Option(help="Only of this activity.")] = None,
     quarantined: Annotated[bool, typer.Option("--quarantined", help="Only what nobody vouches for.")] = False,
-    mail: Annotated[bool, typer.Option("--mail", help="Inbound mails of every kind instead of bounces.")] = False,
+    mail: Annotated[
+        bool, typer.Option("--mail", help="Inbound mails of every kind instead of bounces.")
+    ] = False,
     kind: Annotated[list[Kind] | None, typer.Option(help="Only mails of these kinds, with --mail.")] = None,
     limit: Annotated[int, typer.Option(help="How many, the latest first.", min=1)] = 50,
     json: terminal.Json = False,
@@ -90,11 +98,24 @@ def list_(
         else:
             dispositions = (Disposition.QUARANTINED,) if quarantined else ()
             rows = bounces.recent(connection, activity=activity, dispositions=dispositions, limit=limit)
-            columns = ["id", "at", "address", "action", "status", "category", "evidence", "disposition", "why"]
+            columns = [
+                "id",
+                "at",
+                "address",
+                "action",
+                "status",
+                "category",
+                "evidence",
+                "disposition",
+                "why",
+            ]
     if json:
         terminal.print_json([{name: getattr(row, name) for name in columns} for row in rows])
     elif rows:
-        terminal.table([name.replace("_at", "") for name in columns], [[getattr(row, n) for n in columns] for row in rows])
+        terminal.table(
+            [name.replace("_at", "") for name in columns],
+            [[getattr(row, n) for n in columns] for row in rows],
+        )
     else:
         terminal.say("there is nothing to list yet")
 
@@ -121,16 +142,20 @@ def show(
     if json:
         terminal.print_json({"bounce": row, "effects": effects})
         return
-    terminal.facts([(name.replace("_", " "), value) for name, value in row._mapping.items()])  # noqa: SLF001
+    terminal.facts([(name.replace("_", " "), value) for name, value in row._mapping.items()])  # noqa: SLF001 - its public name
     if effects:
         columns = ["at", "kind", "before", "after", "cause"]
-        terminal.table(columns, [[getattr(each, name) for name in columns] for each in effects], title="what it changed")
+        terminal.table(
+            columns, [[getattr(each, name) for name in columns] for each in effects], title="what it changed"
+        )
 
 
 @app.command()
 def explain(
     context: typer.Context,
-    mail: Annotated[str, typer.Argument(help="A file, or the number of a kept mail; - reads standard input.")],
+    mail: Annotated[
+        str, typer.Argument(help="A file, or the number of a kept mail; - reads standard input.")
+    ],
     *,
     store: Annotated[str | None, typer.Option(help="Whose mailbox it came to [default: the first].")] = None,
     json: terminal.Json = False,
@@ -171,7 +196,11 @@ def _clues(report: Report, keys: Mapping[int, tokens.Key]) -> list[dict[str, Any
 
     now = datetime.now(UTC)
     return [
-        {"carrier": clue.carrier, "token": clue.token, "genuine": tokens.verify(clue.token, keys, now=now) is not None}
+        {
+            "carrier": clue.carrier,
+            "token": clue.token,
+            "genuine": tokens.verify(clue.token, keys, now=now) is not None,
+        }
         for clue in correlate.clues(report)
     ]
 
@@ -201,7 +230,9 @@ def _print(explained: Mapping[str, Any]) -> None:
     terminal.facts([(name.replace("_", " "), explained[name]) for name in names])
     clues: Sequence[Mapping[str, Any]] = explained["clues"]
     if clues:
-        rows = [(clue["carrier"], clue["token"], "genuine" if clue["genuine"] else "not ours") for clue in clues]
+        rows = [
+            (clue["carrier"], clue["token"], "genuine" if clue["genuine"] else "not ours") for clue in clues
+        ]
         terminal.table(["carrier", "token", ""], rows, title="clues to the delivery")
     else:
         terminal.say("clues          none: no token of ours stands in it")
@@ -215,4 +246,3 @@ def _content(path: Path) -> bytes:
         return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-

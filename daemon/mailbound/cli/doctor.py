@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 import typer
 
 from mailbound.cli import terminal
 from mailbound.errors import InputError, MailboundError
+
+if TYPE_CHECKING:
+    from mailbound.config import Config
 
 
 def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
@@ -24,19 +28,23 @@ def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
             findings.append(("database", "good" if verdict == "ok" else "fault", f"SQLite says {verdict}"))
         wrong = tally.differences(connection)
         for run_id, outcome, tallied, counted in wrong:
-            findings.append(("tally", "fault", f"run {run_id}: {outcome} is tallied {tallied}, counted {counted}"))
+            findings.append(
+                ("tally", "fault", f"run {run_id}: {outcome} is tallied {tallied}, counted {counted}")
+            )
         if not wrong:
             findings.append(("tally", "good", "every audience is the sum of its states"))
     findings += asyncio.run(_connections(settings))
     if json:
-        terminal.print_json([{"about": about, "state": state, "text": text} for about, state, text in findings])
+        terminal.print_json(
+            [{"about": about, "state": state, "text": text} for about, state, text in findings]
+        )
     else:
         terminal.table(["about", "state", ""], findings)
     if any(state == "fault" for _, state, _ in findings):
         raise InputError("something is wrong; see above")
 
 
-async def _connections(settings: object) -> list[tuple[str, str, str]]:
+async def _connections(settings: Config) -> list[tuple[str, str, str]]:
     from mailbound import relay, service
 
     findings = []

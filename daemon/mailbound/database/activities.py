@@ -57,9 +57,13 @@ def create(connection: sa.Connection, plan: Plan, *, now: datetime) -> Activity:
     """Keep a new activity. Raises InputError for a name that is taken, or an unknown store or segment."""
     if connection.execute(sa.select(activity.c.id).where(activity.c.name == plan.name)).one_or_none():
         raise InputError(f"there is an activity {plan.name!r} already; choose another name")
-    segment_id = connection.execute(sa.select(segment.c.id).where(segment.c.name == plan.segment)).scalar_one_or_none()
+    segment_id = connection.execute(
+        sa.select(segment.c.id).where(segment.c.name == plan.segment)
+    ).scalar_one_or_none()
     if segment_id is None:
-        raise InputError(f"there is no segment {plan.segment!r}; `mailbound segment list` shows those there are")
+        raise InputError(
+            f"there is no segment {plan.segment!r}; `mailbound segment list` shows those there are"
+        )
     values = {
         "name": plan.name,
         "store_id": stores.number(connection, plan.store),
@@ -86,22 +90,30 @@ def find(connection: sa.Connection, name_or_id: str | int) -> Activity:
     rows = [_activity(row) for row in connection.execute(_all().where(by_name | by_id))]
     named = [row for row in rows if row.name == str(name_or_id)]
     if not rows:
-        raise InputError(f"there is no activity {str(name_or_id)!r}; `mailbound activity list` shows those there are")
+        raise InputError(
+            f"there is no activity {str(name_or_id)!r}; `mailbound activity list` shows those there are"
+        )
     return (named or rows)[0]
 
 
-def everything(connection: sa.Connection, *, ended: bool = True) -> Sequence[Activity]:
-    """Return all activities, the newest first; those that ended only if asked for."""
-    query = _all().order_by(activity.c.id.desc())
-    if not ended:
-        query = query.where(activity.c.ended_at.is_(None))
+def everything(connection: sa.Connection) -> Sequence[Activity]:
+    """Return all activities, the newest first."""
+    return [_activity(row) for row in connection.execute(_all().order_by(activity.c.id.desc()))]
+
+
+def unplanned(connection: sa.Connection, now: datetime) -> Sequence[Activity]:
+    """Return the activities with due times that are no runs yet: those that have a schedule and did not end."""
+    scheduled = activity.c.cron.isnot(None) | activity.c.starts_at.isnot(None)
+    query = _all().where(scheduled, activity.c.ended_at.is_(None), activity.c.planned_through <= now)
     return [_activity(row) for row in connection.execute(query)]
 
 
 def end(connection: sa.Connection, activity_id: int, *, now: datetime) -> None:
     """Let no more runs come of an activity."""
     connection.execute(
-        activity.update().where(activity.c.id == activity_id, activity.c.ended_at.is_(None)).values(ended_at=now)
+        activity.update()
+        .where(activity.c.id == activity_id, activity.c.ended_at.is_(None))
+        .values(ended_at=now)
     )
 
 

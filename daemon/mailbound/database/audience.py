@@ -12,7 +12,16 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from mailbound.database import stores, tally
-from mailbound.database.tables import address, delivery, domain, opt_in, recipient, recipient_status, run, suppression
+from mailbound.database.tables import (
+    address,
+    delivery,
+    domain,
+    opt_in,
+    recipient,
+    recipient_status,
+    run,
+    suppression,
+)
 from mailbound.lifecycle import DeliveryState
 from mailbound.model import RecipientStatus
 
@@ -47,7 +56,9 @@ def freeze(
     chunk: int = CHUNK,
 ) -> Frozen:
     """Give the next `chunk` recipients of a run's segment a delivery; safe to repeat after a crash."""
-    through = connection.execute(sa.select(run.c.frozen_through).where(run.c.id == run_id).with_for_update()).scalar_one()
+    through = connection.execute(
+        sa.select(run.c.frozen_through).where(run.c.id == run_id).with_for_update()
+    ).scalar_one()
     page = (
         sa.select(recipient.c.id)
         .select_from(_people())
@@ -83,7 +94,9 @@ def _insert(
             recipient.c.id,
             recipient.c.address_id,
             address.c.domain_id,
-            objection(recipient.c.id, recipient.c.address_id, address.c.domain_id, store_id, now).label("objection"),
+            objection(recipient.c.id, recipient.c.address_id, address.c.domain_id, store_id, now).label(
+                "objection"
+            ),
         )
         .select_from(_people())
         .where(chosen)
@@ -100,7 +113,9 @@ def _insert(
         else_=None,
     ).label("reason")
     judged = sa.select(ranked, reason).subquery()
-    state = sa.case((judged.c.reason.is_(None), DeliveryState.QUEUED.value), else_=DeliveryState.SKIPPED.value)
+    state = sa.case(
+        (judged.c.reason.is_(None), DeliveryState.QUEUED.value), else_=DeliveryState.SKIPPED.value
+    )
     rows = sa.select(
         sa.literal(run_id), judged.c.id, judged.c.address_id, judged.c.domain_id, state, judged.c.reason,
         sa.case((judged.c.reason.is_(None), sa.literal(now, delivery.c.next_attempt_at.type)), else_=None),
@@ -181,7 +196,9 @@ def suppressed(address_id: _Id, domain_id: _Id, now: datetime) -> sa.ColumnEleme
     )
 
 
-def _has_status(address_id: _Id, status: RecipientStatus, now: datetime | None = None) -> sa.ColumnElement[bool]:
+def _has_status(
+    address_id: _Id, status: RecipientStatus, now: datetime | None = None
+) -> sa.ColumnElement[bool]:
     row = recipient_status.alias()
     conditions = [row.c.address_id == address_id, row.c.status == status]
     if now is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from mailbound import address as addresses
 from mailbound import policy, tokens
+from mailbound.config import Policy
 from mailbound.database import activities, changes, deliveries
 from mailbound.database.changes import Cause
 from mailbound.database.tables import activity as activity_table
@@ -33,13 +34,6 @@ from mailbound.status import StatusCode
 _COUNTED = (Disposition.APPLIED.value, Disposition.NOTED.value)
 _BLAMES_US = tuple(category.value for category in Category if category.fault is Fault.SENDER)
 _BLAMES_ADDRESS = tuple(category.value for category in Category if category.fault is Fault.ADDRESS)
-
-
-class Limits(policy.Limits, Protocol):
-    """The section `[policy]` of the configuration, as far as it is needed here."""
-
-    @property
-    def quiet_success(self) -> timedelta: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +67,7 @@ class Recorded:
     delivery_state: DeliveryState | None
 
 
-def record(connection: sa.Connection, finding: Finding, *, limits: Limits) -> Recorded | None:
+def record(connection: sa.Connection, finding: Finding, *, limits: Policy) -> Recorded | None:
     """Judge a finding and write it with all its effects. Returns None if it was recorded before."""
     target = _target(connection, finding)
     if target is None and finding.recipient_id is None:
@@ -87,7 +81,7 @@ def record(connection: sa.Connection, finding: Finding, *, limits: Limits) -> Re
     return Recorded(bounce_id, decision, finding, state)
 
 
-def consider(connection: sa.Connection, finding: Finding, *, limits: Limits) -> Decision:
+def consider(connection: sa.Connection, finding: Finding, *, limits: Policy) -> Decision:
     """Return what `record` would decide, and write nothing."""
     target = _target(connection, finding)
     if target is None and finding.recipient_id is None:
@@ -122,7 +116,9 @@ def _target(connection: sa.Connection, finding: Finding) -> Any | None:
 
 
 def _sign(finding: Finding, target: Any | None) -> Sign:
-    own = target is None or not finding.addresses or any(_same(text, target.key) for text in finding.addresses)
+    own = (
+        target is None or not finding.addresses or any(_same(text, target.key) for text in finding.addresses)
+    )
     return Sign(
         action=finding.action,
         verdict=finding.verdict,
@@ -137,7 +133,7 @@ def _same(text: str, key: str) -> bool:
     return addresses.same(text, key)
 
 
-def _history(connection: sa.Connection, finding: Finding, target: Any | None, limits: Limits) -> History:
+def _history(connection: sa.Connection, finding: Finding, target: Any | None, limits: Policy) -> History:
     if target is None:
         return History()
     known = connection.execute(
@@ -314,7 +310,7 @@ def pardon(connection: sa.Connection, run_id: int) -> None:
     connection.execute(run.update().where(run.c.id == run_id).values(pardoned_through=latest))
 
 
-def release(connection: sa.Connection, run_id: int, *, limits: Limits) -> int:
+def release(connection: sa.Connection, run_id: int, *, limits: Policy) -> int:
     """Decide anew about what was held while a run was halted; return how many changed something."""
     held = sa.select(bounce).where(bounce.c.run_id == run_id, bounce.c.disposition == Disposition.HELD)
     applied = 0
@@ -322,7 +318,9 @@ def release(connection: sa.Connection, run_id: int, *, limits: Limits) -> int:
         finding = _finding(row)
         target = _target(connection, finding)
         history = _history(connection, finding, target, limits)
-        decision = policy.decide(replace(_sign(finding, target), run_halted=False), history, now=row.at, limits=limits)
+        decision = policy.decide(
+            replace(_sign(finding, target), run_halted=False), history, now=row.at, limits=limits
+        )
         values = {"disposition": decision.disposition, "why": decision.why}
         connection.execute(bounce.update().where(bounce.c.id == row.id).values(values))
         apply(connection, row.id, finding, decision, target)
@@ -357,7 +355,9 @@ def find(connection: sa.Connection, bounce_id: int) -> Any:
 
 def effects(connection: sa.Connection, bounce_id: int) -> Sequence[Any]:
     """Return the lines of the ledger that a bounce caused."""
-    return connection.execute(sa.select(change).where(change.c.bounce_id == bounce_id).order_by(change.c.id)).all()
+    return connection.execute(
+        sa.select(change).where(change.c.bounce_id == bounce_id).order_by(change.c.id)
+    ).all()
 
 
 def _finding(row: Any) -> Finding:

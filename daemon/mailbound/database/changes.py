@@ -84,7 +84,13 @@ def set_status(
     before = row.status if row else RecipientStatus.DELIVERABLE
     if before == status and (row is None or row.until == until):
         return False
-    values = {"status": status, "category": category, "since": now, "until": until, "bounce_id": cause.bounce_id}
+    values = {
+        "status": status,
+        "category": category,
+        "since": now,
+        "until": until,
+        "bounce_id": cause.bounce_id,
+    }
     if row is None:
         connection.execute(recipient_status.insert().values(address_id=address_id, **values))
     else:
@@ -124,5 +130,5 @@ def record(
     return int(connection.execute(change.insert().values(values).returning(change.c.id)).scalar_one())
 
 
-def _wish(receive: bool) -> str:
+def _wish(receive: object) -> str:
     return "in" if receive else "out"

@@ -117,7 +117,9 @@ def claim(
 
 
 def _people(ids: Sequence[int], store_id: int, now: datetime) -> sa.Select[Any]:
-    objection = audience.objection(delivery.c.recipient_id, delivery.c.address_id, delivery.c.domain_id, store_id, now)
+    objection = audience.objection(
+        delivery.c.recipient_id, delivery.c.address_id, delivery.c.domain_id, store_id, now
+    )
     return (
         sa.select(
             delivery.c.id,
@@ -232,7 +234,13 @@ def _settled() -> sa.Update:
 
 
 def report(
-    connection: sa.Connection, delivery_id: int, event: DeliveryEvent, *, reason: str, status: str, now: datetime
+    connection: sa.Connection,
+    delivery_id: int,
+    event: DeliveryEvent,
+    *,
+    reason: str,
+    status: str,
+    now: datetime,
 ) -> DeliveryState:
     """Move a delivery by what a report from outside said of it, and return its state afterwards."""
     row = _lock(connection, [delivery_id])[delivery_id]
@@ -247,16 +255,18 @@ def report(
     return after
 
 
-def recover(
-    connection: sa.Connection, node_ids: Iterable[int], *, node_id: int, now: datetime
-) -> dict[DeliveryState, int]:
+def recover(connection: sa.Connection, node_ids: Iterable[int], *, now: datetime) -> dict[DeliveryState, int]:
     """Give back what dead nodes held: claims return to the queue, what was marked is in doubt.
 
     What is in doubt goes where its activity wants it: back to the queue (`resend`), or it stays `unknown` (`hold`).
     """
     held = (
         sa.select(delivery.c.id, delivery.c.state, delivery.c.node_id, activity.c.in_doubt)
-        .select_from(delivery.join(run, run.c.id == delivery.c.run_id).join(activity, activity.c.id == run.c.activity_id))
+        .select_from(
+            delivery.join(run, run.c.id == delivery.c.run_id).join(
+                activity, activity.c.id == run.c.activity_id
+            )
+        )
         .where(
             delivery.c.state.in_((DeliveryState.CLAIMED.value, DeliveryState.SENDING.value)),
             delivery.c.node_id.in_(tuple(node_ids)),
@@ -269,7 +279,9 @@ def recover(
             settle(connection, [release], node_id=row.node_id, now=now)
             counts[DeliveryState.QUEUED] += 1
         else:
-            lost = Settlement(row.id, DeliveryEvent.LOSE, reply="the daemon died before the relay's reply was recorded")
+            lost = Settlement(
+                row.id, DeliveryEvent.LOSE, reply="the daemon died before the relay's reply was recorded"
+            )
             settle(connection, [lost], node_id=row.node_id, now=now)
             counts[DeliveryState.UNKNOWN] += 1
             if row.in_doubt == "resend":

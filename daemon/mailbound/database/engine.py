@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import random
 import sqlite3
@@ -26,7 +25,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BUSY_SECONDS = 10
-_PATIENCE_SECONDS = 60  # how long a transaction of the daemon is tried again while the database is locked or gone
+_PATIENCE_SECONDS = (
+    60  # how long a transaction of the daemon is tried again while the database is locked or gone
+)
 
 
 class Database:
@@ -45,7 +46,9 @@ class Database:
             self._reader = sa.create_engine(self.url, **_options(self.url))
             _prepare_sqlite(self._writer, begin="BEGIN IMMEDIATE", checkpoints=checkpoints)
             _prepare_sqlite(self._reader, begin="BEGIN", checkpoints=False)
-        self._write_threads = ThreadPoolExecutor(1 if self.is_sqlite else 4, thread_name_prefix="database-write")
+        self._write_threads = ThreadPoolExecutor(
+            1 if self.is_sqlite else 4, thread_name_prefix="database-write"
+        )
         self._read_threads = ThreadPoolExecutor(2, thread_name_prefix="database-read")
 
     @property
@@ -73,14 +76,17 @@ class Database:
         It is run again, whole, while the database is locked or its connection was lost; so it must do nothing but
         speak to the database. Raises DatabaseError when patience ends.
         """
-        return await self._on(self._write_threads, self._writer, functools.partial(function, *args, **kwargs))
+        return await self._on(
+            self._write_threads, self._writer, lambda connection: function(connection, *args, **kwargs)
+        )
 
     async def read(
         self, function: Callable[Concatenate[sa.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run `function` in one reading transaction on a thread, and return what it returns."""
-        partial = functools.partial(function, *args, **kwargs)
-        return await self._on(self._read_threads, self._reader, partial)
+        return await self._on(
+            self._read_threads, self._reader, lambda connection: function(connection, *args, **kwargs)
+        )
 
     async def _on(
         self, threads: ThreadPoolExecutor, engine: sa.Engine, function: Callable[[sa.Connection], T]
@@ -105,7 +111,7 @@ def _persistently(engine: sa.Engine, function: Callable[[sa.Connection], T]) -> 
         except sa.exc.DBAPIError as error:
             if not _passing(error) or time.monotonic() > until:
                 raise DatabaseError(_first_line(error)) from error
-        time.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - jitter, no secret
+        time.sleep(random.uniform(0.05, 0.5))
 
 
 def _passing(error: sa.exc.DBAPIError) -> bool:
@@ -150,7 +156,9 @@ def _prepare_sqlite(engine: sa.Engine, *, begin: str, checkpoints: bool) -> None
 
     @sa.event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # else sqlite3 begins transactions of its own, and not for SELECT or DDL
+        connection.isolation_level = (
+            None  # else sqlite3 begins transactions of its own, and not for SELECT or DDL
+        )
         for pragma in pragmas:
             connection.execute(pragma).close()
         _private(engine.url.database)
@@ -163,6 +171,6 @@ def _prepare_sqlite(engine: sa.Engine, *, begin: str, checkpoints: bool) -> None
 def _private(database: str | None) -> None:
     """Let nobody else read the database: it holds addresses and signing keys."""
     for suffix in ("", "-wal", "-shm"):
-        path = f"{database}{suffix}"
-        if database and os.path.exists(path) and os.stat(path).st_uid == os.getuid():
-            os.chmod(path, 0o600)
+        path = Path(f"{database}{suffix}")
+        if database and path.exists() and path.stat().st_uid == os.getuid():
+            path.chmod(0o600)

@@ -89,7 +89,9 @@ def take(connection: sa.Connection, *, limit: int) -> list[Unread]:
     ids = list(connection.execute(oldest).scalars())
     if not ids:
         return []
-    counted = inbound_mail.update().where(inbound_mail.c.id.in_(ids)).values(attempts=inbound_mail.c.attempts + 1)
+    counted = (
+        inbound_mail.update().where(inbound_mail.c.id.in_(ids)).values(attempts=inbound_mail.c.attempts + 1)
+    )
     connection.execute(counted)
     rows = connection.execute(
         sa.select(inbound_mail, inbound_raw.c.content)
@@ -146,8 +148,13 @@ def recent(connection: sa.Connection, *, kinds: Sequence[str] = (), limit: int =
 
 def held_octets(connection: sa.Connection) -> int:
     """Return how many octets of raw mail are kept."""
-    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.sum(inbound_mail.c.size_octets), 0)).where(
-        sa.exists().where(inbound_raw.c.mail_id == inbound_mail.c.id))).scalar_one())
+    return int(
+        connection.execute(
+            sa.select(sa.func.coalesce(sa.func.sum(inbound_mail.c.size_octets), 0)).where(
+                sa.exists().where(inbound_raw.c.mail_id == inbound_mail.c.id)
+            )
+        ).scalar_one()
+    )
 
 
 def purge(connection: sa.Connection, *, before: datetime, limit: int = 1000) -> int:
@@ -163,4 +170,6 @@ def purge(connection: sa.Connection, *, before: datetime, limit: int = 1000) -> 
         .order_by(inbound_mail.c.id)
         .limit(limit)
     )
-    return connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id.in_(old.scalar_subquery()))).rowcount
+    return connection.execute(
+        inbound_raw.delete().where(inbound_raw.c.mail_id.in_(old.scalar_subquery()))
+    ).rowcount

@@ -48,12 +48,13 @@ def signing_key(connection: sa.Connection, *, now: datetime) -> tokens.Key:
     """Return the key that new tokens are signed with; the first call of a database makes one."""
     first = {"id": 0, "secret": secrets.token_bytes(32), "created_at": now}
     connection.execute(changes.upsert(connection, token_key).values(first).on_conflict_do_nothing())
-    newest = sa.select(token_key).where(token_key.c.retired_at.is_(None)).order_by(token_key.c.created_at.desc())
+    newest = (
+        sa.select(token_key).where(token_key.c.retired_at.is_(None)).order_by(token_key.c.created_at.desc())
+    )
     row = connection.execute(newest.limit(1)).one()
     return tokens.Key(row.id, bytes(row.secret))
 
 
 def _clock(connection: sa.Connection) -> datetime:
-    moment = connection.execute(sa.select(sa.func.now(type_=node.c.seen_at.type))).scalar_one()
-    assert isinstance(moment, datetime)
+    moment: datetime = connection.execute(sa.select(sa.func.now(type_=node.c.seen_at.type))).scalar_one()
     return moment

@@ -12,8 +12,9 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from mailbound.config import Policy
 from mailbound.database import bounces, deliveries
-from mailbound.database.bounces import Finding, Limits, Recorded
+from mailbound.database.bounces import Finding, Recorded
 from mailbound.database.deliveries import Settlement
 from mailbound.lifecycle import DeliveryState
 
@@ -48,13 +49,14 @@ def commit(
     *,
     node_id: int,
     store_id: int,
-    limits: Limits,
+    limits: Policy,
     now: datetime,
 ) -> Committed:
     """Write outcomes with their effects, then marks; what is in `marked` may send its final dot afterwards."""
     done = Committed()
     settlements = [
-        item.settlement or deliveries.withdrawn(connection, item.delivery_id, store_id, now=now) for item in ended
+        item.settlement or deliveries.withdrawn(connection, item.delivery_id, store_id, now=now)
+        for item in ended
     ]
     done.states = deliveries.settle(connection, settlements, node_id=node_id, now=now)
     for item in ended:

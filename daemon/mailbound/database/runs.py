@@ -42,14 +42,26 @@ def schedule(connection: sa.Connection, activity_id: int, occurrence_at: datetim
     insert = changes.upsert(connection, run).values(
         activity_id=activity_id, occurrence_at=occurrence_at, state=RunState.SCHEDULED
     )
-    return connection.execute(insert.on_conflict_do_nothing().returning(run.c.id)).scalar_one_or_none() is not None
+    return (
+        connection.execute(insert.on_conflict_do_nothing().returning(run.c.id)).scalar_one_or_none()
+        is not None
+    )
 
 
 def move(
-    connection: sa.Connection, run_id: int, event: RunEvent, *, now: datetime, note: str = "", **values: Any
+    connection: sa.Connection,
+    /,
+    run_id: int,
+    event: RunEvent,
+    *,
+    now: datetime,
+    note: str = "",
+    **values: Any,
 ) -> RunState:
     """Let `event` happen to a run and return its state afterwards. Raises InvalidTransition if it cannot."""
-    state = connection.execute(sa.select(run.c.state).where(run.c.id == run_id).with_for_update()).scalar_one()
+    state = connection.execute(
+        sa.select(run.c.state).where(run.c.id == run_id).with_for_update()
+    ).scalar_one()
     after = lifecycle.advance_run(RunState(state), event)
     if after not in lifecycle.RUN_OPEN:
         values["finished_at"] = now
@@ -92,7 +104,9 @@ def _keep_template(connection: sa.Connection, name: str, content: bytes) -> int:
 
 def frozen_template(connection: sa.Connection, template_id: int) -> bytes:
     """Return a template as a run froze it."""
-    return bytes(connection.execute(sa.select(template.c.content).where(template.c.id == template_id)).scalar_one())
+    return bytes(
+        connection.execute(sa.select(template.c.content).where(template.c.id == template_id)).scalar_one()
+    )
 
 
 def in_state(connection: sa.Connection, *states: RunState) -> Sequence[Run]:

@@ -24,12 +24,13 @@ def upgrade(database: Database) -> tuple[str | None, str]:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     scripts = ScriptDirectory.from_config(config)
-    head = scripts.get_current_head()
-    assert head is not None
+    head = str(scripts.get_current_head())
     with database.begin() as connection:
         before = MigrationContext.configure(connection).get_current_revision()
         if before is not None and before not in {script.revision for script in scripts.walk_revisions()}:
-            raise DatabaseError(f"database: its schema ({before}) is newer than this mailbound; install a newer one")
+            raise DatabaseError(
+                f"database: its schema ({before}) is newer than this mailbound; install a newer one"
+            )
         if before != head:
             _lock(connection)
             config.attributes["connection"] = connection

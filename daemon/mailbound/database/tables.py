@@ -46,7 +46,7 @@ class Utc(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Return the stored moment, aware."""
         if value is None:
             return None
@@ -217,10 +217,16 @@ run = Table(  # EMLMSG
     Column("started_at", Utc),
     Column("finished_at", Utc),
     Column("expires_at", Utc),
-    Column("pardoned_through", Id, nullable=False, server_default="0"),  # bounce id; the breaker looks at later ones
+    Column(
+        "pardoned_through", Id, nullable=False, server_default="0"
+    ),  # bounce id; the breaker looks at later ones
     UniqueConstraint("activity_id", "occurrence_at"),
-    Index("ix_run_open", "state", sqlite_where=text("state IN ('scheduled', 'sending', 'paused', 'halted')"),
-          postgresql_where=text("state IN ('scheduled', 'sending', 'paused', 'halted')")),
+    Index(
+        "ix_run_open",
+        "state",
+        sqlite_where=text("state IN ('scheduled', 'sending', 'paused', 'halted')"),
+        postgresql_where=text("state IN ('scheduled', 'sending', 'paused', 'halted')"),
+    ),
 )
 
 delivery = Table(  # EMLRCPTS, EMLRPTEVTS
@@ -248,7 +254,9 @@ def _partial(name: str, where: str, *columns: Any) -> Index:
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
-_partial("ix_delivery_queued", "state = 'queued'", delivery.c.run_id, delivery.c.next_attempt_at, delivery.c.id)
+_partial(
+    "ix_delivery_queued", "state = 'queued'", delivery.c.run_id, delivery.c.next_attempt_at, delivery.c.id
+)
 _partial("ix_delivery_node", "state IN ('claimed', 'sending')", delivery.c.node_id)
 _partial(
     "ix_delivery_exceptional",
@@ -327,7 +335,9 @@ bounce = Table(  # EMLBOUNCED
     Column("disposition", String(12), nullable=False),
     Column("why", String(255), nullable=False, server_default=""),  # the policy's sentence
     # A report counts once, however often and by whichever mailbox it comes.
-    UniqueConstraint("delivery_id", "attempt", "recipient_id", "action", "status_class", name="uq_bounce_effect"),
+    UniqueConstraint(
+        "delivery_id", "attempt", "recipient_id", "action", "status_class", name="uq_bounce_effect"
+    ),
     Index("ix_bounce_recipient", "recipient_id", "at"),
     Index("ix_bounce_address", "address_id", "at"),
     Index("ix_bounce_run", "run_id", "category"),

@@ -74,9 +74,7 @@ def of_run(connection: sa.Connection, run_id: int) -> dict[str, int]:
 
 def differences(connection: sa.Connection) -> list[tuple[int, str, int, int]]:
     """Return (run, outcome, tallied, counted) where the tally is not the sum of the states; reads everything."""
-    state = sa.case(
-        (delivery.c.state.in_(tuple(lifecycle.OPEN)), sa.literal(OPEN)), else_=delivery.c.state
-    )
+    state = sa.case((delivery.c.state.in_(tuple(lifecycle.OPEN)), sa.literal(OPEN)), else_=delivery.c.state)
     counted = {
         (run_id, name): count
         for run_id, name, count in connection.execute(
@@ -97,5 +95,3 @@ def differences(connection: sa.Connection) -> list[tuple[int, str, int, int]]:
         for run_id, name in sorted(counted.keys() | tallied.keys())
         if tallied.get((run_id, name), 0) != counted.get((run_id, name), 0)
     ]
-
-

@@ -63,7 +63,7 @@ class Fetcher:
                 self._failures = 0
             except (MailboxError, DatabaseError) as error:
                 self._failures += 1
-                wait = _BACKOFF.delay(self._failures, jitter=random())  # noqa: S311 - jitter, no secret
+                wait = _BACKOFF.delay(self._failures, jitter=random())
                 tell = log.error if self._failures == _ALARM_AFTER else log.warning
                 tell("mailbox.failed", store=self._parts.store, why=str(error), retry_in=round(wait, 1))
             await self._sleep(wait, stopping)

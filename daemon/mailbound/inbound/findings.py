@@ -38,7 +38,7 @@ def find(
     report: Report, arrived: Arrived, *, keys: Mapping[int, tokens.Key], rules: classify.Rules
 ) -> list[Finding]:
     """Return what `report` says, one finding for each recipient; [] for a mail that says nothing about a delivery."""
-    genuine = [token for token in _tokens(report, keys, arrived.at)]
+    genuine = _tokens(report, keys, arrived.at)
     delivery = next((token for token in genuine if token.purpose is not Purpose.UNSUBSCRIBE), None)
     wish = next((token for token in genuine if token.purpose is Purpose.UNSUBSCRIBE), None)
     if report.kind is Kind.UNSUBSCRIBE or (report.kind is Kind.ORDINARY and wish is not None):
@@ -46,7 +46,9 @@ def find(
     if report.kind is Kind.COMPLAINT and report.feedback_type in _COMPLAINTS:
         return [_complaint(report, arrived, delivery)]
     if report.kind in _ABOUT_DELIVERIES:
-        return [_about(recipient, report, arrived, delivery, rules) for recipient in _recipients(report, delivery)]
+        return [
+            _about(recipient, report, arrived, delivery, rules) for recipient in _recipients(report, delivery)
+        ]
     return []
 
 
@@ -73,7 +75,11 @@ def _recipients(report: Report, delivery: Token | None) -> tuple[RecipientReport
 
 
 def _about(
-    recipient: RecipientReport, report: Report, arrived: Arrived, delivery: Token | None, rules: classify.Rules
+    recipient: RecipientReport,
+    report: Report,
+    arrived: Arrived,
+    delivery: Token | None,
+    rules: classify.Rules,
 ) -> Finding:
     kind = {Action.DELAYED: Kind.DELAY, Action.FAILED: Kind.BOUNCE}.get(recipient.action, Kind.SUCCESS)
     return Finding(
@@ -97,7 +103,9 @@ def _about(
 def _verdict(recipient: RecipientReport, rules: classify.Rules) -> Verdict:
     if recipient.action in {Action.FAILED, Action.DELAYED}:
         return classify.classify(recipient, rules)
-    return Verdict(Category.UNCLEAR, permanent=False, status=recipient.status, rule=f"action {recipient.action}")
+    return Verdict(
+        Category.UNCLEAR, permanent=False, status=recipient.status, rule=f"action {recipient.action}"
+    )
 
 
 def _complaint(report: Report, arrived: Arrived, delivery: Token | None) -> Finding:
@@ -105,7 +113,9 @@ def _complaint(report: Report, arrived: Arrived, delivery: Token | None) -> Find
         kind=Kind.COMPLAINT,
         at=arrived.at,
         action=Action.COMPLAINED,
-        verdict=Verdict(Category.UNCLEAR, permanent=False, status=None, rule=f"feedback-type {report.feedback_type}"),
+        verdict=Verdict(
+            Category.UNCLEAR, permanent=False, status=None, rule=f"feedback-type {report.feedback_type}"
+        ),
         evidence=Evidence.SIGNED if delivery else Evidence.UNSIGNED,
         delivery_id=delivery.subject if delivery else None,
         attempt=delivery.attempt if delivery else 0,

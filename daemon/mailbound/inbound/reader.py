@@ -18,7 +18,7 @@ _MEMORY_OCTETS = 1 << 30
 _START_SECONDS = 30.0
 
 
-class Unreadable(MailboundError):  # noqa: N818 - the name says what the mail is
+class Unreadable(MailboundError):
     """A mail killed its reader, or took too long."""
 
 
@@ -45,16 +45,11 @@ class Reader:
         pipe, patience = self._worker()
         try:
             pipe.send_bytes(content)
-            if not pipe.poll(patience):
-                raise Unreadable(f"reading it took longer than {self._seconds:g} s")
-            report = pipe.recv()
+            report = pipe.recv() if pipe.poll(patience) else f"it took longer than {self._seconds:g} s"
         except (EOFError, OSError):
-            self._end()
-            raise Unreadable("reading it killed the reader") from None
-        except Unreadable:
-            self._end()
-            raise
+            report = "it killed the reader"
         if not isinstance(report, Report):
+            self._end()
             raise Unreadable(f"reading it failed: {report}")
         return report
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 import structlog
 
-from mailbound import classify
+from mailbound import classify, tokens
+from mailbound.config import Policy
 from mailbound.database import bounces, inbound_mail, nodes
-from mailbound.database.bounces import Limits, Recorded
+from mailbound.database.bounces import Recorded
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Unread
 from mailbound.errors import DatabaseError
@@ -38,7 +39,7 @@ class Parts:
     database: Database
     reader: Reader
     rules: classify.Rules
-    limits: Limits
+    limits: Policy
     keep_for: timedelta
     clock: Callable[[], datetime]
 
@@ -86,7 +87,12 @@ class Recorder:
                 log.error("mail.unreadable", mail=mail.id, why=str(error))
         keys = await self._parts.database.read(nodes.keys)
         done = await self._parts.database.run(
-            _record, reports, keys=keys, rules=self._parts.rules, limits=self._parts.limits, now=self._parts.clock()
+            _record,
+            reports,
+            keys=keys,
+            rules=self._parts.rules,
+            limits=self._parts.limits,
+            now=self._parts.clock(),
         )
         for mail, report, recorded in done:
             _tell(mail, report, recorded)
@@ -105,9 +111,9 @@ def _record(
     connection: sa.Connection,
     reports: Sequence[tuple[Unread, Report]],
     *,
-    keys: dict[int, object],
+    keys: Mapping[int, tokens.Key],
     rules: classify.Rules,
-    limits: Limits,
+    limits: Policy,
     now: datetime,
 ) -> list[tuple[Unread, Report, list[Recorded]]]:
     done = []

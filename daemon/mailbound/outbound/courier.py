@@ -39,7 +39,7 @@ class Item:
     letter: Letter
     activity: str
     resend: bool
-    expires_at: datetime
+    expires_at: datetime | None
 
 
 class Courier:
@@ -106,7 +106,7 @@ class Courier:
         begun = time.monotonic()
         try:
             session = await self._connected()
-            if item.expires_at <= self._clock():
+            if item.expires_at is not None and item.expires_at <= self._clock():
                 self._writer.settle(_expired(item))
                 return
             self.on_wire = True
@@ -131,7 +131,7 @@ class Courier:
             outcome,
             verdict,
             retry=self._retry,
-            jitter=random.random(),  # noqa: S311 - jitter, no secret
+            jitter=random.random(),
             rule_version=self._rules.version,
             relay=self._relay.account.host,
             now=self._clock(),

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 import structlog
 
 from mailbound import classify, schedule
-from mailbound.config import Sending
+from mailbound.config import Policy, Sending
 from mailbound.database import activities, deliveries, runs
 from mailbound.database.activities import Activity
-from mailbound.database.bounces import Limits, Recorded
+from mailbound.database.bounces import Recorded
 from mailbound.database.deliveries import Claimed, Settlement
 from mailbound.database.engine import Database
 from mailbound.database.outcomes import Ended
@@ -47,7 +47,7 @@ class Parts:
     composer: Composer
     rules: classify.Rules
     sending: Sending
-    limits: Limits
+    limits: Policy
     store: str
     store_id: int
     node_id: int
@@ -71,7 +71,9 @@ class Outbound:
             clock=parts.clock,
             recorded=_tell_bounce,
         )
-        retry = Backoff(parts.sending.retry_first.total_seconds(), parts.sending.retry_longest.total_seconds())
+        retry = Backoff(
+            parts.sending.retry_first.total_seconds(), parts.sending.retry_longest.total_seconds()
+        )
         self._couriers = [
             Courier(
                 number,
@@ -181,7 +183,6 @@ class Outbound:
             self.writer.settle(Ended(delivery.id, settlement))
             log.warning("delivery.failed", delivery=delivery.id, activity=activity.name, why=str(fault))
             return None
-        assert run.expires_at is not None
         return Item(delivery, letter, activity.name, activity.in_doubt == "resend", run.expires_at)
 
     async def _sleep(self, seconds: float) -> None:
@@ -208,7 +209,7 @@ def _sending(connection: sa.Connection, store_id: int) -> list[tuple[Run, Activi
 def _open_now(activity: Activity, now: datetime) -> bool:
     if activity.window is None:
         return True
-    return schedule.Window.load(activity.window, activity.time_zone).contains(now)
+    return schedule.Window.thaw(activity.window, activity.time_zone).contains(now)
 
 
 def _tell_bounce(ended: Ended, recorded: Recorded | None) -> None:

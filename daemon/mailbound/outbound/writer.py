@@ -9,8 +9,9 @@ from datetime import datetime
 
 import structlog
 
+from mailbound.config import Policy
 from mailbound.database import outcomes
-from mailbound.database.bounces import Limits, Recorded
+from mailbound.database.bounces import Recorded
 from mailbound.database.engine import Database
 from mailbound.database.outcomes import Committed, Ended
 from mailbound.errors import DatabaseError
@@ -40,7 +41,7 @@ class Writer:
         *,
         node_id: int,
         store_id: int,
-        limits: Limits,
+        limits: Policy,
         clock: Callable[[], datetime],
         recorded: Callable[[Ended, Recorded | None], None],
     ) -> None:

@@ -1,0 +1,5 @@
+"""`python -m mailbound.cli` is `mailbound`."""
+
+from mailbound.cli import main
+
+main()

@@ -1,0 +1,219 @@
+"""A daemon in a box: a folder with a configuration, the real program, and a look into its database."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from mailbound.database import tables
+from mailbound.database.engine import Database
+
+_PATIENCE_SECONDS = 60.0
+
+SETTINGS = """
+[database]
+url = "{url}"
+[sending]
+retry_first = "{retry_first}"
+retry_longest = "{retry_first}"
+in_doubt = "{in_doubt}"
+drain = "5s"
+[inbound]
+poll = "1s"
+{more}
+[stores.main]
+name = "Example News"
+list_id = "news.sender.test"
+[stores.main.outbound]
+address = "hello@sender.test"
+host = "localhost"
+ehlo_name = "client.sender.test"
+connections = {connections}
+{outbound}
+[stores.main.inbound]
+address = "{bounces}"
+protocol = "pop3"
+host = "localhost"
+username = "{bounces}"
+password_credential = "mailbox-password"
+{inbound}
+"""
+
+
+class Box:
+    """Where a daemon lives. A context manager: whatever still runs at its end is killed."""
+
+    def __init__(self, folder: Path, *, url: str = "", **settings: Any) -> None:
+        """Write the configuration and a template; see SETTINGS for what can be said."""
+        self.folder = folder
+        defaults = {
+            "url": url or f"sqlite:///{folder}/mailbound.db",
+            "retry_first": "1s",
+            "in_doubt": "resend",
+            "more": "",
+            "connections": 4,
+            "outbound": "",
+            "inbound": "",
+            "bounces": "bounces@sender.test",
+        }
+        self.settings = {**defaults, **settings}
+        self.url = str(self.settings["url"])
+        (folder / "config.toml").write_text(SETTINGS.format(**self.settings))
+        template = folder / "templates" / "spring"
+        template.mkdir(parents=True, exist_ok=True)
+        (template / "subject.txt").write_text("Spring for {{ name }}\n")
+        (template / "text.txt").write_text("Hello {{ name }}, to leave: {{ unsubscribe_url }}\n")
+        self.log = folder / "daemon.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._database: Database | None = None
+
+    def __enter__(self) -> Self:
+        """Nothing runs yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill what still runs."""
+        if self.process is not None:
+            self.kill()
+        if self._database is not None:
+            self._database.close()
+
+    # --- the program ---------------------------------------------------------------------------------------
+
+    def cli(self, *words: str, status: int = 0) -> str:
+        """Run a command and return what it prints. Fails unless it ends with `status`."""
+        done = subprocess.run(
+            [*_PROGRAM, "--config", str(self.folder / "config.toml"), *words],
+            capture_output=True,
+            text=True,
+            env=self._environment(),
+            cwd=self.folder,
+            check=False,
+        )
+        assert done.returncode == status, f"{words} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout + (done.stderr if status else "")
+
+    def json(self, *words: str) -> Any:
+        """Run a command with --json and return what it says."""
+        return json.loads(self.cli(*words, "--json"))
+
+    def start(self, *, prefix: Iterable[str] = ()) -> None:
+        """Start the daemon, and return when it is up; `prefix` goes before its command line."""
+        offset = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*prefix, *_PROGRAM, "--config", str(self.folder / "config.toml"), "run"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment(),
+                cwd=self.folder,
+                start_new_session=True,
+            )
+
+        def up() -> bool:
+            assert self.process is not None
+            said = self.log.read_bytes()[offset:]
+            assert self.process.poll() is None, said.decode()
+            return b"service.started" in said
+
+        self.wait(up, "the daemon to start")
+
+    def stop(self) -> int:
+        """Stop the daemon in good order and return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(_PATIENCE_SECONDS)
+        self.process = None
+        return status
+
+    def kill(self) -> None:
+        """Kill the daemon, and its children with it, as a power cut would."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+    def wait(self, condition: Callable[[], bool], what: str, *, seconds: float = _PATIENCE_SECONDS) -> None:
+        """Return once `condition` holds. Fails with the log if it does not come to that."""
+        until = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < until, f"waited for {what}:\n{self.log.read_text()[-5000:]}"
+            time.sleep(0.05)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the daemon's log, a line each."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    # --- its database --------------------------------------------------------------------------------------
+
+    @property
+    def database(self) -> Database:
+        """Return the daemon's database."""
+        if self._database is None:
+            self._database = Database(self.url)
+        return self._database
+
+    def rows(self, query: sa.Select[Any]) -> list[Any]:
+        """Return what a query finds."""
+        with self.database.look() as connection:
+            return list(connection.execute(query))
+
+    def states(self, activity: str) -> dict[str, str]:
+        """Return the state of each delivery of an activity by external id; a skipped one with its reason."""
+        rows = self.rows(
+            sa.select(tables.recipient.c.external_id, tables.delivery.c.state, tables.delivery.c.reason)
+            .join(tables.delivery, tables.delivery.c.recipient_id == tables.recipient.c.id)
+            .join(tables.run, tables.run.c.id == tables.delivery.c.run_id)
+            .join(tables.activity, tables.activity.c.id == tables.run.c.activity_id)
+            .where(tables.activity.c.name == activity)
+        )
+        return {name: f"skipped {reason}" if state == "skipped" else state for name, state, reason in rows}
+
+    def counts(self, activity: str) -> Counter[str]:
+        """Return how many deliveries of an activity are in which state."""
+        return Counter(self.states(activity).values())
+
+    def run_state(self, activity: str) -> str:
+        """Return the state of an activity's latest run, "" if there is none."""
+        query = (
+            sa.select(tables.run.c.state)
+            .join(tables.activity, tables.activity.c.id == tables.run.c.activity_id)
+            .where(tables.activity.c.name == activity)
+            .order_by(tables.run.c.id.desc())
+            .limit(1)
+        )
+        return next((row.state for row in self.rows(query)), "")
+
+    # --- in one line ---------------------------------------------------------------------------------------
+
+    def people(self, addresses: Mapping[str, str], *, name: str = "people.csv") -> None:
+        """Import recipients, opted in for the store, by external id and address."""
+        lines = [f"{who},{address},{who},yes" for who, address in addresses.items()]
+        (self.folder / name).write_text("external_id,address,name,opt_in\n" + "\n".join(lines) + "\n")
+        self.cli("recipient", "import", name, "--store", "main")
+
+    def plan(self, activity: str, *more: str) -> None:
+        """Create an activity for everybody, due now."""
+        if not self.rows(sa.select(tables.segment.c.id)):
+            self.cli("segment", "create", "all", "--where", "external_id <> ''")
+        self.cli(
+            "activity", "create", activity, "--segment", "all", "--template", "spring", "--at", "now", *more
+        )
+
+    def _environment(self) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MAILBOUND")}
+        return {**clean, "RELAY_PASSWORD": "secret", "MAILBOX_PASSWORD": "secret"}
+
+
+_PROGRAM = [sys.executable, "-m", "mailbound.cli"]
