@@ -217,6 +217,13 @@ def test_a_port_that_is_not_written_is_the_usual_one(tmp_path, tls, ports):
     assert (store.outbound.port, store.inbound.port) == ports
 
 
+def test_a_password_may_travel_in_the_clear_on_this_machine(tmp_path):
+    text = re.sub(r'host = ".*"', 'host = "localhost"\ntls = "insecure"', GOOD)
+    loaded = config.load(write(tmp_path, text))
+    assert loaded.stores["main"].outbound.username == "mailbound"
+    assert loaded.warnings == ()
+
+
 def test_tls_is_required_unless_written_out(tmp_path):
     store = config.load(write(tmp_path, GOOD)).stores["main"]
     assert (store.outbound.tls, store.inbound.tls) == ("implicit", "implicit")
@@ -226,6 +233,29 @@ def test_sections_are_frozen(tmp_path):
     loaded = config.load(write(tmp_path, GOOD))
     with pytest.raises(ValidationError, match="frozen"):
         loaded.sending.in_doubt = "hold"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("\ufeff" + GOOD, id="a byte order mark"),
+        pytest.param(GOOD.replace("bounces@", "b" * 23 + "@"), id="a local part that just fits"),
+        pytest.param(
+            '[policy]\nsoft_limit = 7\nsoft_window = "7d"' + GOOD, id="a limit that can just be passed"
+        ),
+        pytest.param(GOOD.replace("relay.example.com", "2001:db8::1"), id="an IPv6 relay"),
+        pytest.param(
+            GOOD.replace("host =", 'ehlo_name = "[IPv6:2001:db8::1]"\nhost =', 1), id="an address literal"
+        ),
+    ],
+)
+def test_what_just_passes_is_no_fault(tmp_path, text):
+    config.load(write(tmp_path, text))
+
+
+def test_the_base_of_unsubscribe_links_ends_with_a_slash(tmp_path):
+    loaded = config.load(write(tmp_path, '[web]\nunsubscribe_url = "https://news.example.com/u"' + GOOD))
+    assert loaded.web.unsubscribe_url == "https://news.example.com/u/"
 
 
 # --- places -----------------------------------------------------------------------------------------------
@@ -243,6 +273,14 @@ def test_sections_are_frozen(tmp_path):
 )
 def test_the_database_lies_where_state_belongs(folder, environment, expected):
     assert loading._state_folder(Path(folder), environment) == Path(expected)
+
+
+def test_a_relative_database_path_begins_at_the_state_directory(tmp_path):
+    path = write(tmp_path, GOOD)
+    assert config.load(path, environment={}).database.url == f"sqlite:///{tmp_path}/mailbound.db"
+    loaded = config.load(path, environment={"STATE_DIRECTORY": "/var/lib/x"})
+    assert loaded.database.url == "sqlite:////var/lib/x/mailbound.db"
+    assert loaded.templates.folder == tmp_path / "templates"
 
 
 def test_an_absolute_database_path_stays(tmp_path):
@@ -275,7 +313,7 @@ def test_secrets_come_from_the_environment_where_systemd_hands_over_none(tmp_pat
 
 
 def test_secrets_come_from_systemd_and_then_from_nowhere_else(tmp_path):
-    (tmp_path / "relay-password").write_text("from-systemd\n")
+    (tmp_path / "relay-password").write_bytes(b"from-systemd\r\n")
     environment = {**SECRETS, "CREDENTIALS_DIRECTORY": str(tmp_path)}
     loaded = config.load(write(tmp_path, GOOD), environment=environment).stores["main"]
     assert loaded.outbound.password.get_secret_value() == "from-systemd"

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -247,6 +248,11 @@ def test_addresses_are_masked_wherever_they_stand(fields, form):
     assert "***@example.com" in line
 
 
+def test_a_long_traceback_is_whole():
+    text = "\n".join(lines_of(speak=fails_with("y" * 5_000), format="console"))
+    assert "y" * 5_000 in text
+
+
 def test_addresses_are_clear_when_the_configuration_says_so():
     speak = lambda log: log.info("delivery.refused", address="a@b.example", reply="<a@b.example>")  # noqa: E731
     record = record_of(speak=speak, addresses="clear")
@@ -278,6 +284,16 @@ def test_a_reader_that_stops_reading_costs_records_not_time():
         assert [record["number"] for record in records if "number" in record] == list(range(said - lost))
 
 
+def test_a_pipe_that_another_made_impatient_loses_nothing():
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb") as reader:
+        logs.configure(config.Log(), stream=stream)
+        for number in range(200):
+            structlog.get_logger().info("delivery.accepted", number=number, reply="x" * 1_000)
+        assert [json.loads(reader.readline())["number"] for _ in range(200)] == list(range(200))
+
+
 def test_a_closed_reader_breaks_nothing_and_is_counted():
     reading, writing = os.pipe()
     os.close(reading)
@@ -298,15 +314,26 @@ def test_a_closed_stream_breaks_nothing():
 
 
 def test_the_last_words_of_a_process_are_written():
+    assert [json.loads(line)["run"] for line in said_by_a_process(runs=1000).splitlines()] == list(
+        range(1000)
+    )
+
+
+def said_by_a_process(*, runs: int, form: str | None = None, to_journal: bool = False) -> str:
+    """Return what a process that logs so many records writes to its standard error."""
     program = (
-        "import structlog; from mailbound import config, logs; logs.configure(config.Log());"
-        "[structlog.get_logger().info('run.sent', run=n) for n in range(1000)]"
+        f"import structlog; from mailbound import config, logs; logs.configure(config.Log(format={form!r}));"
+        f"[structlog.get_logger().info('run.sent', run=n) for n in range({runs})]"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(logs.__file__).parent.parent.parent)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
-    assert [json.loads(line)["run"] for line in done.stderr.splitlines()] == list(range(1000))
+    environment.pop("JOURNAL_STREAM", None)
+    with tempfile.TemporaryFile("w+") as file:
+        status = os.fstat(file.fileno())
+        if to_journal:
+            environment["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+        subprocess.run([sys.executable, "-c", program], env=environment, stderr=file, check=True)
+        file.seek(0)
+        return file.read()
 
 
 # --- the journal ------------------------------------------------------------------------------------------
@@ -393,3 +420,12 @@ def test_the_journal_listens_when_standard_error_is_its_stream(tmp_path):
         assert journal.listens({"JOURNAL_STREAM": place}, file.fileno())
         assert not journal.listens({"JOURNAL_STREAM": "1:1"}, file.fileno())
         assert not journal.listens({}, file.fileno())
+
+
+def test_a_format_that_is_written_out_wins_over_the_journal():
+    assert json.loads(said_by_a_process(runs=1, form="json", to_journal=True))["run"] == 0
+
+
+@pytest.mark.skipif(journal.SOCKET.exists(), reason="a record would go to this machine's own journal")
+def test_what_goes_to_the_journal_goes_nowhere_else():
+    assert not said_by_a_process(runs=1, to_journal=True)

@@ -133,7 +133,7 @@ def classify_reply(reply: Reply, phase: Phase, known: Rules) -> Verdict:
 
 def judge(status: StatusCode | None, code: int, text: str, known: Rules) -> Verdict:
     """Return what a failure means, by its status (None), reply code (0 if unknown) and text."""
-    text = " ".join(text.lower().split())
+    text = " ".join(text.lower().replace("_", " ").split())  # USER_UNKNOWN is words as well
     lasting = _lasts(status, code)
     for rule in known.ordered:
         if rule.fits(status, code, text):

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import structlog
 import uvloop
+from pydantic import SecretStr
 
 from mailbound import classify, config, logs, mailbox, relay
 from mailbound.config import Config, Store
@@ -52,7 +53,7 @@ class Loop(Protocol):
 def run(path: Path) -> None:
     """Run the daemon until SIGTERM. Raises ConfigError or DatabaseError if it cannot start."""
     settings = config.load(path)
-    logs.configure(settings.log)
+    logs.configure(settings.log, secrets=_secrets(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Service(path, settings).run())
 
@@ -156,7 +157,7 @@ class _Service:
             self._notifier.ready("the new configuration is bad, the old one stays: see the log")
             return False
         self._settings = settings
-        logs.configure(settings.log)
+        logs.configure(settings.log, secrets=_secrets(settings))
         log.info("config.reloaded")
         return True
 
@@ -289,6 +290,12 @@ async def open_mailbox(store: Store, settings: Config) -> mailbox.Mailbox:
         ca_file=inbox.ca_file,
         max_size_octets=settings.inbound.largest,
     )
+
+
+def _secrets(settings: Config) -> list[SecretStr]:
+    """Return every password, so that the log can hide it wherever it turns up."""
+    accounts = [account for store in settings.stores.values() for account in (store.outbound, store.inbound)]
+    return [account.password for account in accounts if account.password is not None]
 
 
 def _token(command: tuple[str, ...]) -> Callable[[], Awaitable[str]]:

@@ -14,6 +14,7 @@ WIDTH = 100
 """No table is wider, so that the eye finds its way from the first column to the last."""
 
 _NARROWEST, _WIDEST = 6, 24
+_NAME = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,29 @@ class Styled:
 
 
 def table(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, total: Sequence[Any] = (), title: str = ""
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    total: Sequence[Any] = (),
+    title: str = "",
+    spare: Sequence[str] = (),
 ) -> None:
-    """Print a table whose cells may be bars, with a line for the total below a rule."""
+    """Print a table whose cells may be bars, with a line for the total below it.
+
+    A terminal that is too narrow for it is spared the columns in `spare`, as many of them as it must be.
+    """
+    lines = [list(row) for row in (*rows, total) if row]
     if not sys.stdout.isatty():
-        plain = [[_plain(value) for value in row] for row in (*rows, total) if row]
-        terminal.table(columns, plain, title=title)
+        terminal.table(columns, [[_plain(value) for value in line] for line in lines], title=title)
         return
-    _draw(columns, rows, total, title)
+    names = list(columns)
+    for name in spare:
+        if _width(names, lines) + _NARROWEST <= _columns():
+            break
+        index = names.index(name)
+        for line in (names, *lines):
+            del line[index]
+    _draw(names, lines, title, totals=1 if total else 0)
 
 
 def percent(share: float | None) -> str:
@@ -64,35 +80,36 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Styled) else value
 
 
-def _draw(columns: Sequence[str], rows: Sequence[Sequence[Any]], total: Sequence[Any], title: str) -> None:
+def _draw(columns: Sequence[str], lines: Sequence[Sequence[Any]], title: str, *, totals: int) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(title, "bold") if title else None,
-        title_justify="left",
+        padding=(0, 1, 0, 0),
         pad_edge=False,
+        title=Text(terminal.escape(title), "bold") if title else None,
+        title_justify="left",
     )
-    width = _bar_width(columns, [*rows, total])
+    width = min(max(_columns() - _width(columns, lines), _NARROWEST), _WIDEST)
     for index, name in enumerate(columns):
-        values = [_plain(row[index]) for row in rows]
-        right = bool(values) and all(_is_number(value) for value in values)
-        bars = any(isinstance(row[index], Bar) for row in rows)
+        values = [line[index] for line in lines]
+        right = all(_is_number(_plain(value)) for value in values[: len(values) - totals])
+        # Only a name that a stranger chose may be longer than there is room.
         drawn.add_column(
             Text(name),
             justify="right" if right else "left",
             overflow="fold",
-            no_wrap=right or bars,
-            min_width=width if bars else None,
+            no_wrap=0 < index < len(columns) - 1,
         )
-    for number, row in enumerate(rows, 1):
+    for number, line in enumerate(lines):
+        last = len(lines) - totals
         drawn.add_row(
-            *(_text(value, width) for value in row), end_section=bool(total) and number == len(rows)
+            *(_text(value, width) for value in line),
+            style="bold" if number >= last else None,
+            end_section=number == last - 1 and totals > 0,
         )
-    if total:
-        drawn.add_row(*(_text(value, width) for value in total), style="bold")
     console().print(drawn)
 
 
@@ -106,17 +123,15 @@ def _text(value: Any, width: int) -> Any:
     return Text(terminal.cell(value))
 
 
-def _bar_width(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
-    """Return how wide bars may be, so that the table still fits."""
-    used = bars = 0
+def _width(columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> int:
+    """Return how wide a table is without its bar. Its first column is taken to be no longer than a name is."""
+    used = 2 * len(columns)
     for index, name in enumerate(columns):
-        values = [row[index] for row in rows if row]
-        if any(isinstance(value, Bar) for value in values):
-            bars += 1
-        else:
-            used += max([len(name), *(len(terminal.cell(_plain(value))) for value in values)])
-    free = _columns() - used - 3 * len(columns)
-    return min(max(free // max(bars, 1), _NARROWEST), _WIDEST)
+        values = [line[index] for line in lines]
+        if not any(isinstance(value, Bar) for value in values):
+            widest = max(len(name), *(len(terminal.cell(_plain(value))) for value in values))
+            used += min(widest, _NAME) if index == 0 else widest
+    return used
 
 
 def _is_number(value: Any) -> bool:

@@ -183,7 +183,7 @@ def _journal(unit: str, *, follow: bool, start: datetime | None) -> Iterator[byt
     command = [program, f"--unit={unit}", "--output=json", "--all", "--no-pager", "--quiet"]
     command += ["--follow"] if follow else []
     command += [f"--since=@{start.timestamp():.6f}"] if start else []
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603 - our own words
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             yield from process.stdout or ()
         finally:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mailbound.cli import bars, report_views, sheet, since, terminal
+from mailbound.cli import activity_views, bars, report_views, sheet, since, terminal
 from mailbound.cli import timeline as timelines
 from mailbound.database import activities
 from mailbound.database.reports import activities as activity_reports
@@ -46,7 +46,11 @@ def bounces_(
     json: terminal.Json = False,
     csv: Csv = False,
 ) -> None:
-    """Show what bounced, and the share of what was sent: of the last 7 days, or of an activity ever since."""
+    """Show what bounced, and why.
+
+    It covers the last 7 days, or an activity ever since. Refused is what our relay said no to while we spoke to it;
+    reported is what a mail said later. Of sent is the share of everything that was offered to the relay.
+    """
     _one_of(json, csv)
     when = since_ or (None if activity else _WEEK)
     start = since.day(when, now=datetime.now(UTC)) if when else None
@@ -74,18 +78,21 @@ def activity_(
     json: terminal.Json = False,
     csv: Csv = False,
 ) -> None:
-    """Show what became of each run of an activity: its audience, state by state, and what came back."""
+    """Show how each run of an activity went.
+
+    Its audience is the sum of the states. A recipient who unsubscribed is counted for the last run that they got.
+    """
     _one_of(json, csv)
     now = datetime.now(UTC)
     shown = limit or (None if json or csv else 3)
     with terminal.open_database(context) as database, database.look() as connection:
         found = activity_reports.report(connection, name, limit=shown)
     if json:
-        terminal.print_json(report_views.activity_as_json(found, now))
+        terminal.print_json(activity_views.as_json(found, now))
     elif csv:
-        sheet.write(*report_views.activity_as_sheet(found))
+        sheet.write(*activity_views.as_sheet(found))
     else:
-        report_views.activity(found, now)
+        activity_views.show(found, now)
 
 
 @app.command("domains")
@@ -97,7 +104,10 @@ def domains_(
     json: terminal.Json = False,
     csv: Csv = False,
 ) -> None:
-    """Show how each recipient domain takes our mail, the busiest first. It is counted by day (UTC)."""
+    """Show how each recipient domain takes our mail.
+
+    The busiest comes first. Accepted is by our relay, and may have bounced later. It is counted by day (UTC).
+    """
     _one_of(json, csv)
     start = sent.midnight(since.moment(since_ or _WEEK, now=datetime.now(UTC)))
     with terminal.open_database(context) as database, database.look() as connection:
@@ -119,7 +129,10 @@ def recipient_(
     json: terminal.Json = False,
     csv: Csv = False,
 ) -> None:
-    """Show the whole timeline of one person; of everybody, where several share the address."""
+    """Show the whole timeline of one person.
+
+    Where several share the address, each has a timeline. Times are UTC.
+    """
     _one_of(json, csv)
     with terminal.open_database(context) as database, database.look() as connection:
         found = timeline.report(connection, who)

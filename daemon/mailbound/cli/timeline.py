@@ -37,15 +37,15 @@ def show(timeline: Timeline) -> None:
     until = f" until {terminal.cell(timeline.status_until)}" if timeline.status_until else ""
     wishes = ", ".join(f"{store} {'in' if receive else 'out'}" for store, receive in timeline.opt_ins.items())
     bars.line(f"{timeline.status}{until} · opt-in: {wishes or 'never'}")
-    lines = [(entry, word(entry), text(entry)) for entry in timeline.entries]
     if sys.stdout.isatty():
-        _draw(lines)
+        _draw(timeline.entries)
         return
-    for entry, what, told in lines:
-        terminal.say(f"{terminal.cell(entry.at)}  {what:<11}  {told}".rstrip())
+    for entry in timeline.entries:
+        said = f"  — {quote(entry)}" if quote(entry) else ""
+        terminal.say(f"{terminal.cell(entry.at)}  {word(entry):<11}  {text(entry)}{said}")
 
 
-def _draw(lines: Sequence[tuple[Entry, str, str]]) -> None:
+def _draw(entries: Sequence[Entry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -53,10 +53,12 @@ def _draw(lines: Sequence[tuple[Entry, str, str]]) -> None:
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for entry, what, told in lines:
-        style = _STYLES.get(what, "")
+    for entry in entries:
         when = Text(terminal.cell(entry.at), "bright_black")
-        grid.add_row(when, Text(terminal.escape(what), style), Text(terminal.escape(told)))
+        what = Text(terminal.escape(word(entry)), _STYLES.get(word(entry), ""))
+        grid.add_row(when, what, Text(terminal.escape(text(entry))))
+        if quote(entry):
+            grid.add_row("", "", Text(terminal.escape(quote(entry)), "bright_black"))
     bars.console().print(grid)
 
 
@@ -88,22 +90,21 @@ def _delivery(fields: Fields) -> str:
 
 
 def _bounce(fields: Fields) -> str:
-    how = "permanent" if fields.get("permanent") else "transient"
-    failed = fields.get("action") == "failed"
-    verdict = " ".join(
-        part
-        for part in (fields.get("status", ""), fields.get("category", ""), f"({how})" if failed else "")
-        if part
-    )
-    rule = f"by rule {fields['rule']}" if fields.get("rule") else ""
-    evidence = f"{fields['evidence']} evidence, {fields['disposition']}"
-    said = ", ".join(part for part in (verdict, rule, evidence) if part)
+    verdict = " ".join(str(fields[name]) for name in ("status", "category") if name in fields)
+    if fields.get("action") == "failed":
+        verdict += ", permanent" if fields.get("permanent") else ", transient"
+    how = f"{fields['evidence']}, rule {fields['rule']}" if fields.get("rule") else fields["evidence"]
     why = f": {fields['why']}" if fields.get("why") else ""
-    server = fields.get("remote_mta") or fields.get("reporting_mta")
-    diagnostic = (
-        f" — {server + ': ' if server else ''}{fields['diagnostic']}" if fields.get("diagnostic") else ""
-    )
-    return f"{_subject(fields)}{said}{why}{diagnostic} [bounce {fields['bounce_id']}]"
+    told = f"{verdict} ({how}) → {fields['disposition']}{why}".lstrip(", ")
+    return f"{_subject(fields)}{told} [bounce {fields['bounce_id']}]"
+
+
+def quote(entry: Entry) -> str:
+    """Return what a server said, word for word, and which; "" if nothing is known."""
+    if entry.kind != "bounce" or not entry.fields.get("diagnostic"):
+        return ""
+    server = entry.fields.get("remote_mta") or entry.fields.get("reporting_mta")
+    return f"{server + ': ' if server else ''}{entry.fields['diagnostic']}"
 
 
 def _subject(fields: Fields) -> str:
@@ -132,9 +133,9 @@ _TEXTS: Mapping[str, Callable[[Fields], str]] = {
 
 def as_sheet(timelines: Sequence[Timeline]) -> tuple[Sequence[str], list[list[Any]]]:
     """Return one row for each thing that happened."""
-    columns = ["external_id", "at", "kind", "what", "text"]
+    columns = ["external_id", "at", "kind", "what", "text", "quote"]
     return columns, [
-        [one.external_id, entry.at, entry.kind, entry.what, text(entry)]
+        [one.external_id, entry.at, entry.kind, entry.what, text(entry), quote(entry)]
         for one in timelines
         for entry in one.entries
     ]

@@ -1,7 +1,7 @@
 """Erasing a person: who they were goes, the counts stay.
 
-What remains is a keyed hash of their external_id and of their addresses, by which an import knows them again and
-does not bring them back.
+What remains is a keyed hash of their external_id and of their addresses, by which an import knows them again
+and does not bring them back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound import tokens
-from mailbound.database import changes, nodes
+from mailbound.database import bulk, changes, nodes
 from mailbound.database.changes import Cause
 from mailbound.database.tables import (
     address,
@@ -50,7 +50,9 @@ def hash_of_address(key: tokens.Key, address_key: str) -> str:
 
 def erased(connection: sa.Connection, hashes: Iterable[str]) -> set[str]:
     """Return which of `hashes` belong to what was erased."""
-    query = sa.select(suppression.c.address_hash).where(suppression.c.address_hash.in_(list(hashes)))
+    query = sa.select(suppression.c.address_hash).where(
+        bulk.among(connection, suppression.c.address_hash, list(hashes))
+    )
     return set(connection.execute(query).scalars())
 
 

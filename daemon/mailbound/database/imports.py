@@ -1,20 +1,13 @@
 """Imports: people by their external_id, a batch in a transaction, with few statements for many rows.
 
-An import says what the host system knows, which is not always the last word on a wish:
-
-    no row yet for the store                a row with the source `import`
-    the row's source is `import`            the file decides
-    consent newer than the row              the person's own new wish: source `user`; an undeliverable address
-                                            gets its probation, if the consent is newer than that, too
-    anything else                           stays as it is
-
-A changed address gives back the wish that a `hard_bounce` took. Whatever is the same already is not written, so an
-import that runs again changes nothing and leaves no trace in the ledger.
+What a file says of a person's wish is weighed by `wishes.decide`. A changed address gives back the wish that a
+`hard_bounce` took. An undeliverable address gets its probation when its owner consented after it was found so.
+Whatever is the same already is not written: an import that runs again changes nothing and leaves no trace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -22,10 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound.address import Address
-from mailbound.database import changes, erasing
-from mailbound.database.changes import Cause
-from mailbound.database.tables import address, change, domain, opt_in, recipient, recipient_status
-from mailbound.model import RecipientStatus, Source
+from mailbound.database import bulk, changes, erasing, wishes
+from mailbound.database.tables import address, change, domain, recipient, recipient_status
+from mailbound.database.wishes import Change
+from mailbound.model import RecipientStatus
 
 BATCH = 1000
 _MOST_DOMAINS = 100_000  # that are remembered between batches
@@ -62,46 +55,19 @@ class Counts:
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A row of `opt_in`."""
-
-    receive: bool
-    source: Source
-    changed_at: datetime
-
-    def __str__(self) -> str:
-        """Return it as the ledger writes it."""
-        return f"{'in' if self.receive else 'out'} ({self.source})"
-
-
-def wish(before: Wish | None, person: Person, *, now: datetime) -> Wish | None:
-    """Return the wish that a file changes `before` into, or None if it stays as it is."""
-    if person.receive is None:
-        return None
-    if before is None:
-        return Wish(person.receive, Source.IMPORT, person.consent_at or now)
-    if person.consent_at is not None and person.consent_at > before.changed_at:
-        return Wish(person.receive, Source.USER, person.consent_at)
-    if before.source is Source.IMPORT and before.receive is not person.receive:
-        return Wish(person.receive, Source.IMPORT, now)
-    return None
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Row:
-    """A person of the batch, with what is known of them."""
+    """A person of the batch, with the row that is known of them, and what it becomes."""
 
     person: Person
     known: Any | None
     id: int = 0
     address_id: int = 0
-    values: dict[str, Any] = field(default_factory=dict)
-    touched: bool = False
+    changed: bool = False
 
     @property
-    def moved(self) -> bool:
-        return self.known is not None and self.known.key != self.person.address.key
+    def needs_address(self) -> bool:
+        return self.known is None or self.known.key != self.person.address.key
 
 
 class Import:
@@ -110,226 +76,125 @@ class Import:
     def __init__(self, *, store_id: int, who: str, now: datetime) -> None:
         """Take whose opt-in the file speaks of, who imports it, and when."""
         self._store_id = store_id
-        self._cause = Cause("import", who=who)
+        self._cause = changes.Cause("import", who=who)
         self._now = now
         self._domains: dict[str, int] = {}
 
     def apply(self, connection: sa.Connection, people: Sequence[Person]) -> Counts:
         """Write up to `BATCH` people, each external_id once, and return what changed."""
-        known = _known(connection, [person.external_id for person in people])
+        known = _known(connection, people)
         rows = [_Row(person, known.get(person.external_id)) for person in people]
         kept = _without_erased(connection, rows)
         self._find_addresses(connection, kept)
-        for row in kept:
-            row.values = self._values(row)
-            row.touched = _differs(row)
-        self._write_people(connection, kept)
-        counts = Counts(erased=len(rows) - len(kept))
-        self._write_wishes(connection, kept, counts)
-        counts.new = sum(row.known is None for row in kept)
-        counts.changed = sum(row.known is not None and row.touched for row in kept)
-        counts.unchanged = len(kept) - counts.new - counts.changed
-        return counts
+        new = [row for row in kept if row.known is None]
+        old = [row for row in kept if row.known is not None]
+        self._insert(connection, new)
+        self._update(connection, old)
+        opted_in, opted_out = self._write_wishes(connection, kept)
+        changed = sum(row.changed for row in old)
+        erased = len(rows) - len(kept)
+        return Counts(len(new), changed, len(old) - changed, erased, opted_in, opted_out)
 
     def _find_addresses(self, connection: sa.Connection, rows: Sequence[_Row]) -> None:
-        """Give every row the id of its address; the new ones are inserted."""
-        wanted = {
-            row.person.address.key: row.person.address for row in rows if row.known is None or row.moved
-        }
+        """Give every row the id of its address; new addresses are inserted."""
+        wanted = {row.person.address.key: row.person.address for row in rows if row.needs_address}
         ids = _ids(connection, address.c.key, wanted)
         missing = sorted(
             wanted.keys() - ids.keys()
         )  # in one order, so that two imports cannot block each other
-        if missing:
-            self._find_domains(connection, {wanted[key].domain for key in missing})
-            values = [{"key": key, "domain_id": self._domains[wanted[key].domain]} for key in missing]
-            insert = changes.upsert(connection, address).on_conflict_do_nothing()
-            connection.execute(insert, values)
-            ids |= _ids(connection, address.c.key, missing)
+        self._find_domains(connection, {wanted[key].domain for key in missing})
+        _INSERT_ADDRESS.execute(connection, [(key, self._domains[wanted[key].domain]) for key in missing])
+        ids |= _ids(connection, address.c.key, missing)
         for row in rows:
-            row.address_id = (
-                ids[row.person.address.key] if row.known is None or row.moved else row.known.address_id
-            )
+            row.address_id = ids[row.person.address.key] if row.needs_address else _known_row(row).address_id
 
     def _find_domains(self, connection: sa.Connection, names: set[str]) -> None:
         if len(self._domains) > _MOST_DOMAINS:
             self._domains.clear()
         unknown = sorted(names - self._domains.keys())
-        if unknown:
-            insert = changes.upsert(connection, domain).on_conflict_do_nothing()
-            connection.execute(insert, [{"name": name} for name in unknown])
-            self._domains |= _ids(connection, domain.c.name, unknown)
+        _INSERT_DOMAIN.execute(connection, [(name,) for name in unknown])
+        self._domains |= _ids(connection, domain.c.name, unknown)
 
-    def _values(self, row: _Row) -> dict[str, Any]:
-        person, known = row.person, row.known
-        if known is None:
-            attributes = {name: value for name, value in person.attributes.items() if value is not None}
-            name, locale, time_zone = person.name or "", person.locale or "", person.time_zone or ""
-        else:
-            merged = {**known.attributes, **person.attributes}
-            attributes = {name: value for name, value in merged.items() if value is not None}
-            name = known.name if person.name is None else person.name
-            locale = known.locale if person.locale is None else person.locale
-            time_zone = known.time_zone if person.time_zone is None else person.time_zone
-        return {
-            "address_id": row.address_id,
-            "address": person.address.given,
-            "name": name,
-            "locale": locale,
-            "time_zone": time_zone,
-            "attributes": attributes,
-        }
-
-    def _write_people(self, connection: sa.Connection, rows: Sequence[_Row]) -> None:
-        new = {row.person.external_id: row for row in rows if row.known is None}
-        if new:
-            stamps = {"created_at": self._now, "changed_at": self._now}
-            values = [
-                {"external_id": external_id, **row.values, **stamps} for external_id, row in new.items()
-            ]
-            connection.execute(recipient.insert(), values)
-            for external_id, id_ in _ids(connection, recipient.c.external_id, new).items():
-                new[external_id].id = id_
-        changed = [row for row in rows if row.known is not None and row.touched]
-        if changed:
-            update = recipient.update().where(recipient.c.id == sa.bindparam("row_id"))
-            values = [{"row_id": row.id, **row.values, "changed_at": self._now} for row in changed]
-            connection.execute(
-                update.values({name: sa.bindparam(name) for name in values[0] if name != "row_id"}), values
-            )
-        self._record_moves(connection, [row for row in changed if row.moved])
-
-    def _record_moves(self, connection: sa.Connection, rows: Sequence[_Row]) -> None:
-        """Keep which address a person had, in the ledger and with its id, so that erasing them finds it."""
-        lines = [
-            self._line(
-                "address",
-                before=row.known.address[:255],
-                after=row.person.address.given[:255],
-                recipient_id=row.id,
-                address_id=row.known.address_id,
-            )
+    def _insert(self, connection: sa.Connection, rows: Sequence[_Row]) -> None:
+        now = self._now
+        values = [
+            (row.person.external_id, row.address_id, *_text(row.person), _attributes(row.person), now, now)
             for row in rows
-            if row.known is not None
         ]
-        if lines:
-            connection.execute(change.insert(), lines)
-
-    def _write_wishes(self, connection: sa.Connection, rows: Sequence[_Row], counts: Counts) -> None:
-        given_back = self._given_back(connection, [row for row in rows if row.moved])
-        known = self._wishes(
-            connection, [row.id for row in rows if row.known is not None and row.person.receive is not None]
-        )
-        after: dict[tuple[int, int], tuple[Wish | None, Wish]] = dict(given_back)
-        fresh: list[_Row] = []
+        _INSERT.execute(connection, values)
+        ids = _ids(connection, recipient.c.external_id, [row.person.external_id for row in rows])
         for row in rows:
-            key = (row.id, self._store_id)
-            before = known.get(row.id)
-            current = given_back[key][1] if key in given_back else before
-            new = wish(current, row.person, now=self._now)
-            if new is not None:
-                after[key] = (before, new)
-                if new.receive and row.person.consent_at is not None:
-                    fresh.append(row)
-        touched = {recipient_id for recipient_id, _ in after}
+            row.id = ids[row.person.external_id]
+
+    def _update(self, connection: sa.Connection, rows: Sequence[_Row]) -> None:
+        values, moves = [], []
         for row in rows:
-            row.touched = row.touched or row.id in touched
-        self._store(connection, after)
-        self._give_probation(connection, fresh)
-        for before, new in after.values():
-            if before is None or before.receive is not new.receive:
-                counts.opted_in += new.receive
-                counts.opted_out += not new.receive
+            known = _known_row(row)
+            row.id = known.id
+            text, attributes = _text(row.person, known), _attributes(row.person, known.attributes)
+            row.changed = (
+                row.address_id != known.address_id
+                or text != (known.address, known.name, known.locale, known.time_zone)
+                or not _same(attributes, known.attributes)
+            )
+            if row.changed:
+                values.append((row.id, row.address_id, *text, attributes, self._now))
+            if row.needs_address:
+                moves.append(self._move(row, known))
+        _UPDATE.execute(connection, values)
+        _RECORD.execute(connection, moves)
 
-    def _given_back(
-        self, connection: sa.Connection, moved: Sequence[_Row]
-    ) -> dict[tuple[int, int], tuple[Wish | None, Wish]]:
-        """Return the wishes that a hard bounce of the address before took, before and after they are given back."""
-        if not moved:
-            return {}
-        query = sa.select(opt_in).where(
-            opt_in.c.recipient_id.in_([row.id for row in moved]),
-            opt_in.c.receive.is_(False),
-            opt_in.c.source == Source.HARD_BOUNCE,
+    def _move(self, row: _Row, known: Any) -> tuple[Any, ...]:
+        """Return the ledger's line of a changed address, with the old one's id, so that erasing finds it."""
+        before, after = known.address[:255], row.person.address.given[:255]
+        return (
+            self._now,
+            "address",
+            row.id,
+            known.address_id,
+            before,
+            after,
+            self._cause.kind,
+            self._cause.who,
         )
-        back = Wish(True, Source.IMPORT, self._now)
-        rows = connection.execute(query.with_for_update())
-        return {(row.recipient_id, row.store_id): (_wish(row), back) for row in rows}
 
-    def _wishes(self, connection: sa.Connection, ids: Sequence[int]) -> dict[int, Wish]:
-        if not ids:
-            return {}
-        query = sa.select(opt_in).where(opt_in.c.recipient_id.in_(ids), opt_in.c.store_id == self._store_id)
-        return {row.recipient_id: _wish(row) for row in connection.execute(query.with_for_update())}
-
-    def _store(
-        self, connection: sa.Connection, after: Mapping[tuple[int, int], tuple[Wish | None, Wish]]
-    ) -> None:
-        new, changed, lines = [], [], []
-        for (recipient_id, store_id), (before, now) in sorted(after.items(), key=lambda item: item[0]):
-            key = {"of_recipient": recipient_id, "of_store": store_id}
-            values = {"receive": now.receive, "source": now.source, "changed_at": now.changed_at}
-            if before is None:
-                new.append({"recipient_id": recipient_id, "store_id": store_id, **values})
-            else:
-                changed.append(key | values)
-            text = str(before) if before else ""
-            lines.append(
-                self._line(
-                    "opt_in", before=text, after=str(now), recipient_id=recipient_id, store_id=store_id
-                )
+    def _write_wishes(self, connection: sa.Connection, rows: Sequence[_Row]) -> tuple[int, int]:
+        """Write what the file changes of wishes; return how many it opted in, and how many out."""
+        moved = [row.id for row in rows if row.known is not None and row.needs_address]
+        changed = wishes.given_back(connection, moved, now=self._now)
+        said = [row for row in rows if row.person.receive is not None]
+        known = wishes.of_store(connection, [row.id for row in said if row.known is not None], self._store_id)
+        consents: dict[int, datetime] = {}
+        for row in said:
+            key, person, before = (row.id, self._store_id), row.person, known.get(row.id)
+            current = changed[key].after if key in changed else before
+            after = wishes.decide(
+                current, receive=bool(person.receive), consent_at=person.consent_at, now=self._now
             )
-        if new:  # a wish that the person uttered in this moment wins
-            connection.execute(changes.upsert(connection, opt_in).on_conflict_do_nothing(), new)
-        if changed:
-            where = (
-                opt_in.c.recipient_id == sa.bindparam("of_recipient"),
-                opt_in.c.store_id == sa.bindparam("of_store"),
-            )
-            names = ("receive", "source", "changed_at")
-            update = opt_in.update().where(*where).values({name: sa.bindparam(name) for name in names})
-            connection.execute(update, changed)
-        if lines:
-            connection.execute(change.insert(), lines)
+            if after is not None:
+                changed[key] = Change(before, after)
+                if after.receive and person.consent_at:
+                    consents[row.address_id] = max(
+                        person.consent_at, consents.get(row.address_id, person.consent_at)
+                    )
+        wishes.write(connection, changed, cause=self._cause, now=self._now)
+        self._give_probation(connection, consents)
+        touched = {recipient_id for recipient_id, _ in changed}
+        for row in rows:
+            row.changed = row.changed or row.id in touched
+        turned = [each.after.receive for each in changed.values() if _turned(each)]
+        return sum(turned), len(turned) - sum(turned)
 
-    def _line(
-        self,
-        kind: str,
-        *,
-        before: str,
-        after: str,
-        recipient_id: int,
-        address_id: int | None = None,
-        store_id: int | None = None,
-    ) -> dict[str, Any]:
-        return {
-            "at": self._now,
-            "kind": kind,
-            "recipient_id": recipient_id,
-            "address_id": address_id,
-            "store_id": store_id,
-            "before": before,
-            "after": after,
-            "cause": self._cause.kind,
-            "who": self._cause.who,
-        }
-
-    def _give_probation(self, connection: sa.Connection, fresh: Sequence[_Row]) -> None:
+    def _give_probation(self, connection: sa.Connection, consents: Mapping[int, datetime]) -> None:
         """Try an undeliverable address again if its owner consented after it had been found so."""
-        consented: dict[int, datetime] = {}
-        for row in fresh:
-            assert row.person.consent_at is not None
-            consented[row.address_id] = max(
-                row.person.consent_at, consented.get(row.address_id, row.person.consent_at)
-            )
-        if not consented:
+        if not consents:
             return
         query = sa.select(recipient_status.c.address_id, recipient_status.c.since).where(
-            recipient_status.c.address_id.in_(sorted(consented)),
+            recipient_status.c.address_id.in_(sorted(consents)),
             recipient_status.c.status == RecipientStatus.UNDELIVERABLE,
         )
         for dead in connection.execute(query).all():
-            if consented[dead.address_id] > dead.since:
+            if consents[dead.address_id] > dead.since:
                 changes.set_status(
                     connection,
                     address_id=dead.address_id,
@@ -339,13 +204,17 @@ class Import:
                 )
 
 
-def _known(connection: sa.Connection, external_ids: Sequence[str]) -> dict[str, Any]:
+def _known(connection: sa.Connection, people: Sequence[Person]) -> dict[str, Any]:
+    named = bulk.among(connection, recipient.c.external_id, [person.external_id for person in people])
     query = (
-        sa.select(recipient, address.c.key)
-        .join(address, address.c.id == recipient.c.address_id)
-        .where(recipient.c.external_id.in_(external_ids))
+        sa.select(recipient, address.c.key).join(address, address.c.id == recipient.c.address_id).where(named)
     )
-    return {row.external_id: row for row in connection.execute(query)}
+    return {row.external_id: row for row in connection.execute(query).all()}
+
+
+def _known_row(row: _Row) -> Any:
+    assert row.known is not None  # noqa: S101 - the caller has asked
+    return row.known
 
 
 def _without_erased(connection: sa.Connection, rows: Sequence[_Row]) -> list[_Row]:
@@ -353,40 +222,37 @@ def _without_erased(connection: sa.Connection, rows: Sequence[_Row]) -> list[_Ro
     key = erasing.key(connection)
     if key is None:
         return list(rows)
-    hashes: dict[str, list[int]] = {}
-    for index, row in enumerate(rows):
+    hashes: dict[str, list[_Row]] = {}
+    for row in rows:
         if row.known is None:
-            hashes.setdefault(erasing.hash_of_id(key, row.person.external_id), []).append(index)
-        if row.known is None or row.moved:
-            hashes.setdefault(erasing.hash_of_address(key, row.person.address.key), []).append(index)
-    erased = {index for found in erasing.erased(connection, hashes) for index in hashes[found]}
-    return [row for index, row in enumerate(rows) if index not in erased]
+            hashes.setdefault(erasing.hash_of_id(key, row.person.external_id), []).append(row)
+        if row.needs_address:
+            hashes.setdefault(erasing.hash_of_address(key, row.person.address.key), []).append(row)
+    erased = {row for found in erasing.erased(connection, hashes) for row in hashes[found]}
+    return [row for row in rows if row not in erased]
 
 
-def _ids(connection: sa.Connection, column: sa.Column[str], values: Iterable[str]) -> dict[str, int]:
+def _ids(connection: sa.Connection, column: sa.Column[str], values: Collection[str]) -> dict[str, int]:
     """Return the ids of the rows whose `column` is one of `values`."""
-    some = list(values)
-    if not some:
+    if not values:
         return {}
-    rows = connection.execute(sa.select(column, column.table.c.id).where(column.in_(some)))
-    return {row[0]: row[1] for row in rows}
+    query = sa.select(column, column.table.c.id).where(bulk.among(connection, column, values))
+    return {row[0]: row[1] for row in connection.execute(query).all()}
 
 
-def _wish(row: Any) -> Wish:
-    return Wish(row.receive, Source(row.source), row.changed_at)
-
-
-def _differs(row: _Row) -> bool:
-    known = row.known
-    if known is None:
-        return True
-    row.id = known.id
-    values = row.values
+def _text(person: Person, known: Any | None = None) -> tuple[str, str, str, str]:
+    """Return address, name, locale and time zone; what the file does not say stays."""
     return (
-        row.moved
-        or any(values[name] != getattr(known, name) for name in ("address", "name", "locale", "time_zone"))
-        or not _same(values["attributes"], known.attributes)
+        person.address.given,
+        person.name if person.name is not None else known.name if known else "",
+        person.locale if person.locale is not None else known.locale if known else "",
+        person.time_zone if person.time_zone is not None else known.time_zone if known else "",
     )
+
+
+def _attributes(person: Person, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    merged = {**known, **person.attributes} if known else person.attributes
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -394,3 +260,29 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return one == other and all(
         isinstance(value, bool) is isinstance(other[name], bool) for name, value in one.items()
     )
+
+
+def _turned(each: Change) -> bool:
+    return each.before is None or each.before.receive is not each.after.receive
+
+
+_TEXT = ("address_id", "address", "name", "locale", "time_zone", "attributes")
+_INSERT_DOMAIN = bulk.Statement(
+    lambda connection: changes.upsert(connection, domain).on_conflict_do_nothing(), ("name",)
+)
+_INSERT_ADDRESS = bulk.Statement(
+    lambda connection: changes.upsert(connection, address).on_conflict_do_nothing(), ("key", "domain_id")
+)
+_INSERT = bulk.Statement(lambda _: recipient.insert(), ("external_id", *_TEXT, "created_at", "changed_at"))
+_UPDATE = bulk.Statement(
+    lambda _: (
+        recipient.update()
+        .where(recipient.c.id == sa.bindparam("of_recipient"))
+        .values({name: sa.bindparam(f"new_{name}") for name in (*_TEXT, "changed_at")})
+    ),
+    ("of_recipient", *(f"new_{name}" for name in (*_TEXT, "changed_at"))),
+)
+_RECORD = bulk.Statement(
+    lambda _: change.insert(),
+    ("at", "kind", "recipient_id", "address_id", "before", "after", "cause", "who"),
+)

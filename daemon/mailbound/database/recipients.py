@@ -130,7 +130,7 @@ def last_deliveries(connection: sa.Connection, recipient_id: int, *, limit: int)
 def reinstate(connection: sa.Connection, address_id: int, *, who: str, now: datetime) -> tuple[bool, int]:
     """Let an address be mailed again, and give back the wishes that a hard bounce took.
 
-    Returns whether its status changed, and how many opt-ins were given back. An unsubscribe or a complaint stays.
+    Returns whether its status changed and how many opt-ins were given back; an unsubscribe or complaint stays.
     """
     cause = Cause("command", who=who)
     changed = changes.set_status(

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mailbound import classify, correlate, tokens
+from mailbound.correlate import Carrier
 from mailbound.database.bounces import Finding
 from mailbound.model import Action, Category, Evidence, Kind, Verdict
 from mailbound.reading import RecipientReport, Report
 from mailbound.tokens import Purpose, Token
 
 _PURPOSES = {
-    "return-path": Purpose.RETURN_PATH,
-    "envid": Purpose.ENVID,
-    "message-id": Purpose.MESSAGE_ID,
-    "unsubscribe": Purpose.UNSUBSCRIBE,
+    Carrier.RETURN_PATH: Purpose.RETURN_PATH,
+    Carrier.ENVID: Purpose.ENVID,
+    Carrier.MESSAGE_ID: Purpose.MESSAGE_ID,
+    Carrier.UNSUBSCRIBE: Purpose.UNSUBSCRIBE,
 }
+"""What a token must be for, by what brought it back."""
 
 _COMPLAINTS = frozenset({"abuse", "fraud", "opt-out", "virus"})
 """Feedback types that mean: no more of this. `not-spam` and `auth-failure` do not (RFC 6650 §4, RFC 6591)."""
@@ -57,11 +59,7 @@ def _tokens(report: Report, keys: Mapping[int, tokens.Key], now: datetime) -> li
     found = []
     for clue in correlate.clues(report):
         token = tokens.verify(clue.token, keys, now=now)
-        if token is None:
-            continue
-        in_an_address = clue.carrier in {"return-path", "unsubscribe"}
-        addressed = token.purpose in {Purpose.RETURN_PATH, Purpose.UNSUBSCRIBE}
-        if (in_an_address and addressed) or _PURPOSES[clue.carrier] is token.purpose:
+        if token is not None and token.purpose is _PURPOSES[clue.carrier]:
             found.append(token)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -46,7 +47,7 @@ class Scrubber:
     def _value(self, value: Any, key: str, depth: int) -> Any:
         if value is None or type(value) is bool:
             return value
-        if _SECRET_KEY.search(key):
+        if _is_secret(key):
             return HIDDEN
         if type(value) is int:
             return value
@@ -78,6 +79,11 @@ class Scrubber:
         if key in _ADDRESS_KEYS:
             return address.masked(text)
         return _ADDRESS.sub(lambda match: address.masked(match[0]), text) if "@" in text else text
+
+
+@functools.lru_cache(1024)
+def _is_secret(key: str) -> bool:
+    return _SECRET_KEY.search(key) is not None
 
 
 def _said(value: object) -> str:

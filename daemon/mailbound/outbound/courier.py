@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -162,30 +162,31 @@ def _expired(item: Item) -> Ended:
 
 def _tell(item: Item, outcome: Outcome, verdict: Verdict | None, ended: Ended, seconds: float) -> None:
     """Write the one line of this attempt."""
-    tell = functools.partial(
-        _TELL[outcome.result],
-        delivery=item.letter.delivery_id,
-        attempt=item.letter.attempt,
-        activity=item.activity,
-        address=item.letter.recipient,
-        duration=round(seconds, 3),
-    )
+    fields: dict[str, Any] = {
+        "delivery": item.letter.delivery_id,
+        "attempt": item.letter.attempt,
+        "activity": item.activity,
+        "address": item.letter.recipient,
+        "duration": round(seconds, 3),
+    }
     if outcome.reply is not None:
-        tell = functools.partial(tell, code=outcome.reply.code, reply=str(outcome.reply))
+        fields |= {"code": outcome.reply.code, "reply": str(outcome.reply)}
     elif outcome.why:
-        tell = functools.partial(tell, why=outcome.why)
+        fields["why"] = outcome.why
     if verdict is not None:
-        tell = functools.partial(tell, category=verdict.category, rule=verdict.rule)
+        fields |= {"category": verdict.category, "rule": verdict.rule}
     if ended.settlement is not None and ended.settlement.next_attempt_at is not None:
-        tell = functools.partial(tell, next_attempt_at=ended.settlement.next_attempt_at.isoformat())
-    tell()
-
-
-_TELL: dict[Result, Callable[..., None]] = {
-    Result.ACCEPTED: functools.partial(log.info, "delivery.accepted"),
-    Result.REFUSED: functools.partial(log.info, "delivery.refused"),
-    Result.DEFERRED: functools.partial(log.info, "delivery.deferred"),
-    Result.UNKNOWN: functools.partial(log.warning, "delivery.lost"),
-    Result.WITHDRAWN: functools.partial(log.info, "delivery.withdrawn"),
-    Result.UNTRIED: functools.partial(log.info, "delivery.released"),
-}
+        fields["next_attempt_at"] = ended.settlement.next_attempt_at.isoformat()
+    match outcome.result:
+        case Result.ACCEPTED:
+            log.info("delivery.accepted", **fields)
+        case Result.REFUSED:
+            log.info("delivery.refused", **fields)
+        case Result.DEFERRED:
+            log.info("delivery.deferred", **fields)
+        case Result.UNKNOWN:
+            log.warning("delivery.lost", **fields)
+        case Result.WITHDRAWN:
+            log.info("delivery.withdrawn", **fields)
+        case Result.UNTRIED:
+            log.info("delivery.released", **fields)

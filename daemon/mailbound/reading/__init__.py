@@ -33,6 +33,8 @@ def _structured(mail: Mail) -> Report | None:
             feedback_type=kind,
             why=f"It is a feedback report: {kind}.",
         )
+    if autoreply.is_challenge(mail):
+        return _report(mail, Kind.CHALLENGE, part="autoreply", why="It asks us to prove that we are people.")
     fields, recipients = dsn.read(mail)
     if recipients:
         kind = _kind(recipients)
@@ -58,8 +60,6 @@ def _kind(recipients: tuple[RecipientReport, ...]) -> Kind:
 
 
 def _automatic(mail: Mail) -> Report | None:
-    if autoreply.is_challenge(mail):
-        return _report(mail, Kind.CHALLENGE, part="autoreply", why="It asks us to prove that we are people.")
     if autoreply.is_absence(mail) or (autoreply.is_automatic(mail) and not mail.is_from_daemon):
         return _report(mail, Kind.AUTO_REPLY, part="autoreply", why="An automatic responder wrote it.")
     return None

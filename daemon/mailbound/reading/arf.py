@@ -22,9 +22,8 @@ def read(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]] | None:
     """
     part = next((leaf for leaf in mail.leaves if leaf.content_type == TYPE), None)
     if part is None:
-        if "feedback-report" not in mail.part.parameter("report-type").lower():
-            return None
-        return "abuse", ()
+        stated = "feedback-report" in mail.part.parameter("report-type").lower()
+        return ("abuse", ()) if stated or _is_hotmail(mail) else None
     fields: dsn.Fields = {}
     for group in dsn.split(text_of(part.content.replace(b"\r\n", b"\n"))):
         fields = group | fields
@@ -35,3 +34,8 @@ def read(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]] | None:
     if "@" not in named:
         return feedback, ()
     return feedback, (RecipientReport(final_recipient=named, action=Action.COMPLAINED),)
+
+
+def _is_hotmail(mail: Mail) -> bool:
+    """Tell whether it is a report of Outlook.com, which wraps the message and says no more than this subject."""
+    return mail.sender == "staff@hotmail.com" and "complaint about message from" in mail.subject.lower()

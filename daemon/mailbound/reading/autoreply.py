@@ -35,9 +35,11 @@ _SUBJECTS = re.compile(
       | abwesen | nicht[ ]im[ ](?:b[uü]ro|haus) | urlaub | afwezig | absence\b | absen(?:t|ce)[ ]du[ ]bureau
       | fuera[ ]de[ ](?:la[ ])?oficina | ausente | fuori[ ](?:sede|ufficio) | assente | poza[ ]biurem | frånvaro | ute[ ]av
       | нет[ ]на[ ]месте | автоответ | автоматический[ ]ответ | 自動(?:返信|応答) | 自动(?:回复|答复) | 自動回覆 | 부재중
+      | [^:]*\b(?:is|am)[ ]out[ ]of[ ](?:the[ ])?office
       | thank[ ]you[ ]for[ ](?:contacting|your[ ](?:e-?mail|message|inquiry)) | we[ ](?:have[ ])?received[ ]your[ ](?:e-?mail|message)
       | (?:your[ ])?(?:ticket|request|case|enquiry)[ ].*\breceived\b | no[ ]longer[ ](?:with|works?|employed|at) )"""
 )
+_CHALLENGERS = ("@boxbe.com", "@spamarrest.com", "@bluebottle.com", "@sendio.com")
 _CHALLENGE = re.compile(
     r"""(?ix) please[ ]confirm[ ](?:your|the|this)[ ](?:e-?mail|message|delivery) | confirm[ ]you(?:r[ ]message|[ ]are[ ]human)
       | sender[ ](?:verification|confirmation|validation) | verif(?:y|ication)[ ](?:your[ ]e-?mail[ ])?(?:to[ ]deliver|of[ ]sender)
@@ -49,7 +51,7 @@ def is_challenge(mail: Mail) -> bool:
     """Tell whether a filter asks us to prove that we are people. Nothing answers it."""
     if "x-tmda-fingerprint" in mail.headers or "x-boxbe-notification-reason" in mail.headers:
         return True
-    return bool(_CHALLENGE.search(mail.subject))
+    return mail.sender.endswith(_CHALLENGERS) or bool(_CHALLENGE.search(mail.subject))
 
 
 def is_automatic(mail: Mail) -> bool:

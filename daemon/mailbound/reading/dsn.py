@@ -33,6 +33,7 @@ _BY_CLASS = {2: Action.DELIVERED, 4: Action.FAILED, 5: Action.FAILED}
 _NAMES_RECIPIENT = frozenset({"final-recipient", "original-recipient", "x-actual-recipient"})
 _OF_RECIPIENT = _NAMES_RECIPIENT | {"action", "status", "diagnostic-code", "remote-mta"}
 
+_IN_TEXT = re.compile(r"(?im)^(?:reporting-mta|final-recipient)[ \t]*:")
 _FIELD = re.compile(r"([A-Za-z][\w-]{0,80})[ \t]*:[ \t]*(.*)", re.DOTALL)
 _TYPE = re.compile(r"[\w.-]{1,40}\Z")
 _UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
@@ -50,6 +51,9 @@ def read(mail: Mail) -> tuple[Fields, tuple[RecipientReport, ...]]:
     for part in mail.leaves:
         if part.content_type in TYPES:
             groups += split(text_of(part.content.replace(b"\r\n", b"\n")))
+    if not groups and mail.may_report:  # its MIME structure was lost on the way: the fields stand in the text
+        begin = _IN_TEXT.search(mail.words)
+        groups = split(mail.words[begin.start() :]) if begin else []
     return of_groups(groups, mail)
 
 
@@ -64,7 +68,8 @@ def of_groups(groups: list[Fields], mail: Mail) -> tuple[Fields, tuple[Recipient
             about_recipients[-1] |= group  # an empty line in the middle of a group
         if "reporting-mta" in group or not about_recipients:
             about_message = group | about_message
-    found = (_recipient(fields, mail) for fields in about_recipients)
+    otherwise = mail.words[:2000] if len(about_recipients) == 1 else ""
+    found = (_recipient(fields, mail, otherwise) for fields in about_recipients)
     return about_message, tuple(report for report in found if report)
 
 
@@ -117,7 +122,7 @@ def _character(match: re.Match[str]) -> str:
     return chr(number) if 0x20 < number < 0xD800 or 0xDFFF < number < 0x110000 else ""
 
 
-def _recipient(fields: Fields, mail: Mail) -> RecipientReport | None:
+def _recipient(fields: Fields, mail: Mail, otherwise: str) -> RecipientReport | None:
     final = recipient_address(fields.get("final-recipient", "") or fields.get("x-actual-recipient", ""))
     original = recipient_address(fields.get("original-recipient", ""))
     if "@" not in final and "@" in original:
@@ -128,7 +133,7 @@ def _recipient(fields: Fields, mail: Mail) -> RecipientReport | None:
         return None
     kind, text = typed(fields.get("diagnostic-code", ""))
     if not text and action in {Action.FAILED, Action.DELAYED}:
-        text = mail.said_of(final) or mail.said_of(original)
+        text = mail.said_of(final) or mail.said_of(original) or otherwise
     return RecipientReport(
         final_recipient=final,
         original_recipient=original,

@@ -38,6 +38,8 @@ _REPORT_SUBJECT = re.compile(
       | warning:[ ](?:message|could|delivery|mail) | bounce | nondeliverable | message[ ](?:delayed|not[ ]delivered)
       | unzustellbar | non[ ]remis | no[ ]se[ ]puede[ ]entregar | permanent[ ]error | status[ ]notification"""
 )
+_REPLY = re.compile(r"(?i)\s*(?:re|aw|sv|antw|fwd?|wg|tr)\s*:")
+_NEXT_ADDRESS = re.compile(r"\n<?[^\s@:]+@[^\s@]+:")
 _COMMENT = re.compile(r"\([^()]{0,2000}\)")
 
 # Lines with which a mailer introduces the message that it gives back; nothing behind them is its own.
@@ -100,7 +102,8 @@ class Mail:
     @cached_property
     def is_from_daemon(self) -> bool:
         """Whether a mail system calls itself its sender."""
-        return bool(_DAEMON.search(self.headers.text("from") or self.headers.text("sender")))
+        stated = self.headers.text("from") or self.headers.text("sender")
+        return stated.strip() == "<>" or bool(_DAEMON.search(stated))
 
     @cached_property
     def may_report(self) -> bool:
@@ -110,8 +113,13 @@ class Mail:
             or self.is_from_daemon
             or "x-failed-recipients" in self.headers
             or self.part.content_type == "multipart/report"
-            or bool(_REPORT_SUBJECT.search(self.subject))
+            or (bool(_REPORT_SUBJECT.search(self.subject)) and not self.is_discussion)
         )
+
+    @cached_property
+    def is_discussion(self) -> bool:
+        """Whether people talk to each other: a reply, or mail of a list, whatever its subject speaks of."""
+        return "list-unsubscribe" in self.headers or "list-id" in self.headers or bool(_REPLY.match(self.subject))
 
     @cached_property
     def words(self) -> str:
@@ -154,6 +162,7 @@ class Mail:
         if begin < 0:
             return ""
         paragraph = self.words[begin + len(address) :].partition("\n\n")[0]
+        paragraph = _NEXT_ADDRESS.split(paragraph, maxsplit=1)[0]
         return paragraph.lstrip(">:) \t\n")[:2000]
 
 

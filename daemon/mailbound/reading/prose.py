@@ -63,14 +63,20 @@ _GAVE_UP = re.compile(
 )
 
 _BEGINS = re.compile(
-    rf"""(?x) ^ [\s>*•|\-\[\(]* (?:(?i:(?:failed[ ])?recipients?(?:'s)?|e?-?mail(?:[ ]address)?|address(?:es)?|user|account|rcpt|to|mail[ ]to|final[- ]recipient|original[- ]recipient|fail(?:ed|ure)?)
-        (?:[ ]address(?:es)?|[ ]to|[ ]recipients?)? [ \t]*[:=] [ \t]* (?:rfc822;[ ]*)?)? (?:(?i:smtp):)? [<"'‘“\[(]* (?P<address>{ADDRESS.pattern}) (?P<rest>.*)"""
+    rf"""(?x) ^ [\s*•|\-\[\(]* (?:(?P<label>[^:=@<>"]{{1,40}})[:=][ \t]*(?:rfc822;[ ]*)?)? (?:(?i:smtp):)?
+        [<"'“\[(]* (?P<address>{ADDRESS.pattern}) (?P<rest>.*)"""
+)
+# What stands before a colon and an address that is no recipient.
+_OTHER_LABEL = re.compile(
+    r"(?i)from|send|sender|contact|help|support|cc\b|reply|by\b|postmaster|admin|question|see\b|url|http|return|subject|date"
+    r"|message-?id|queue|host|server|relay|write to|forward|please|call|phone|web"
 )
 _STRICT = re.compile(rf"^<(?P<address>{ADDRESS.pattern})>:?(?P<rest>.*)")
 _TRANSCRIPT = re.compile(rf"^[\s<>.]*[45]\d\d[ -].*?<?(?P<address>{ADDRESS.pattern})>?(?P<rest>.*)")
 _INLINE = re.compile(
     rf"(?i)(?:\bto|recipient|address|user|for|mailbox|account|an|à)[:\s]+[<\"'(\[]*(?P<address>{ADDRESS.pattern})(?P<rest>.*)"
 )
+_REPLY = re.compile(r"(?<![\w.])[45]\d\d[ -]\S")
 _NOBODY = re.compile(
     r"(?i)^(?:postmaster|mailer-daemon|abuse|hostmaster|webmaster|support|help(?:desk)?|noreply|no-reply)@"
 )
@@ -91,7 +97,9 @@ def read(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]]:
         return "", ()
     speaker = next((name for name, pattern in _SPEAKERS if pattern.search(words)), "plain")
     action = _action(mail)
-    return speaker, tuple(_report(name, text, words, action) for name, text in said.items())
+    if len(said) == 1:  # the reason may stand anywhere
+        said = {name: text if _says_why(text) else words for name, text in said.items()}
+    return speaker, tuple(_report(name, text, action) for name, text in said.items())
 
 
 def _action(mail: Mail) -> Action:
@@ -99,11 +107,13 @@ def _action(mail: Mail) -> Action:
     return Action.DELAYED if _LATER.search(early) and not _GAVE_UP.search(early) else Action.FAILED
 
 
-def _report(name: str, text: str, words: str, action: Action) -> RecipientReport:
-    text = " ".join((text if len(text.strip()) > 8 else words)[:SECTION_LIMIT].split())
-    return RecipientReport(
-        final_recipient=name, action=action, status=StatusCode.find(text), diagnostic_code=text
-    )
+def _says_why(text: str) -> bool:
+    return bool(StatusCode.find(text) or _REPLY.search(text) or _UNDELIVERED.search(text))
+
+
+def _report(name: str, text: str, action: Action) -> RecipientReport:
+    text = " ".join(text[:SECTION_LIMIT].split())
+    return RecipientReport(final_recipient=name, action=action, status=StatusCode.find(text), diagnostic_code=text)
 
 
 def _sections(words: str, mail: Mail) -> Iterator[tuple[str, str]]:
@@ -132,12 +142,16 @@ def _sections(words: str, mail: Mail) -> Iterator[tuple[str, str]]:
 
 def _recipient_line(line: str, *, is_open: bool, says_so: bool) -> re.Match[str] | None:
     line = line[:1000]
+    if line.startswith("> "):  # somebody quotes a report
+        return None
     match = _STRICT.match(line)
-    if not match and is_open:
-        match = _BEGINS.match(line) or _TRANSCRIPT.match(line)
-    if not match and says_so:
-        match = _BEGINS.match(line) or _INLINE.search(line)
-    return match
+    if match or not (is_open or says_so):
+        return match
+    match = _BEGINS.match(line)
+    if match and not (match["label"] and _OTHER_LABEL.search(match["label"])):
+        return match
+    match = _TRANSCRIPT.match(line) if is_open else None
+    return match or (_INLINE.search(line) if says_so else None)
 
 
 def _is_recipient(address: str, ours: set[str]) -> bool:

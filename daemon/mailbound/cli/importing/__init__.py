@@ -1,8 +1,8 @@
 """Importing people from a file: records, people, faults, and the loop that brings them to the database.
 
-A file is read twice. The first time finds which external_ids come more than once, in memory that does not grow with
-the file; the second imports, and keeps the repeated ones back until the end, so that the last line about a person
-wins, and so that importing the same file again changes nothing.
+A file is read twice. The first time finds which external_ids come more than once, in memory that does not grow
+with the file; the second imports, and keeps the repeated ones back until the end, so that the last line about a
+person wins, and so that importing the same file again changes nothing.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def run(
 ) -> Summary:
     """Bring the people of a file to the database, a batch in a transaction."""
     summary = Summary()
-    people = _people(_following(records.read(stream, form), stream, moved), reader, faults, held_back, summary)
+    people = _people(
+        _following(records.read(stream, form), stream, moved), reader, faults, held_back, summary
+    )
     for batch in _batches(people):
         with database.begin() as connection:
             counts = import_.apply(connection, batch)

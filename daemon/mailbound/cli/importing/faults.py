@@ -40,7 +40,7 @@ class Faults:
 
     def _open(self) -> TextIO:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds addresses
-        return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="")
+        return os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _path(source: str) -> Path:

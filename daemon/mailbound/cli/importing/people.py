@@ -26,12 +26,13 @@ NAMES: Mapping[str, Sequence[str]] = {
 
 _YES = frozenset({"true", "yes", "y", "1", "on", "in", "t"})
 _NO = frozenset({"false", "no", "n", "0", "off", "out", "f"})
-# A leading zero or plus makes a number text (post codes, telephones), and so do more digits than a double keeps.
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})")
-_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}")
+# A leading zero or plus makes it text (post codes, telephones), and so do more digits than a double keeps.
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+_BOOLEANS = {word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")}
 _LOCALE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
-_LIMITS = {"external_id": 255, "name": 255, "locale": 35}
+_LIMITS = {"external_id": 255, "name": 255, "locale": 35, "time_zone": 64}
+_SHORTEST_LIMIT = min(_LIMITS.values())
 
 
 def columns(mapped: Sequence[str]) -> dict[str, Sequence[str]]:
@@ -58,9 +59,11 @@ class Reader:
     ) -> None:
         """Take the columns' names. `head` is None for JSON, where each record names its own, with types.
 
-        Raises InputError if the file has no column for what every person needs, or lacks one that was asked for.
+        Raises InputError if the file has no column for what every person needs, or for what was asked for.
         """
-        self._names = names if head is None else {field: _present(some, head) for field, some in names.items()}
+        self._names = (
+            names if head is None else {field: _present(some, head) for field, some in names.items()}
+        )
         self._typed = head is None
         self._as_text = frozenset(as_text)
         self._now = now
@@ -135,7 +138,9 @@ class Reader:
             nested = others.pop("attributes", None)
             return others | nested if isinstance(nested, dict) else others
         as_text = self._as_text
-        return {name: value.strip() or None if name in as_text else guess(value) for name, value in others.items()}
+        return {
+            name: value.strip() or None if name in as_text else guess(value) for name, value in others.items()
+        }
 
 
 def _present(names: Sequence[str], head: Sequence[str]) -> Sequence[str]:
@@ -152,16 +157,18 @@ def guess(text: str) -> str | int | float | bool | None:
     if not text:
         return None
     if text[0] in "-0123456789":
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        if _DECIMAL.fullmatch(text):
-            return float(text)
-    elif len(text) <= 5 and text.lower() in {"true", "false"}:
-        return text.lower() == "true"
-    return text
+        number = _NUMBER.fullmatch(text)
+        if number is None:
+            return text
+        return float(text) if number[1] else int(text)
+    return _BOOLEANS.get(text, text)
 
 
 def _checked_text(value: Any, field: str) -> str:
+    if type(value) is str:  # nearly always
+        text = value.strip()
+        if len(text) <= _SHORTEST_LIMIT and text.isprintable():
+            return text
     if value is None:
         return ""
     if isinstance(value, bool | dict | list):
@@ -206,7 +213,10 @@ def _time_zone(text: str) -> str:
 
 
 def _moment(value: Any, now: datetime) -> datetime | None:
-    """Return when somebody consented; a time without a zone is UTC. One in the future would outlast their own no."""
+    """Return when somebody consented, in UTC unless it says otherwise.
+
+    A consent of the future is refused: it would be newer than a later no.
+    """
     text = "" if value is None else str(value).strip()
     if not text:
         return None

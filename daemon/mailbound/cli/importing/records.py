@@ -66,7 +66,7 @@ def read(stream: BinaryIO, form: str) -> Iterator[Record]:
 
 
 class _lines:  # noqa: N801 - used as a function
-    """The lines of a file that are not blank, decoded, with their numbers; one can be looked at and given back.
+    """The lines of a file that are not blank, decoded, with their numbers; they can be given back.
 
     Octets that are not UTF-8 become surrogates, so that the fault can be told of the record they stand in.
     """
@@ -113,7 +113,7 @@ def _head(lines: _lines) -> tuple[str, list[str]]:
     if "\r" in line.rstrip("\r\n"):
         raise InputError("the file's lines end with CR alone; save it with LF or CRLF")
     delimiter = max(_DELIMITERS, key=line.count)
-    names, _ = _split(line, number, delimiter, lines)
+    names, _ = _split(line, delimiter, lines)
     if not _is_utf8(line):
         raise InputError(f"line {number}, which names the columns, is not UTF-8; save the file as UTF-8")
     if isinstance(names, Fault):
@@ -128,7 +128,7 @@ def _head(lines: _lines) -> tuple[str, list[str]]:
 def _csv(lines: _lines) -> Iterator[Record]:
     delimiter, names = _head(lines)
     for number, line in lines:
-        values, text = _split(line, number, delimiter, lines)
+        values, text = _split(line, delimiter, lines)
         if isinstance(values, Fault):
             yield Record(number, values, text)
         elif not _is_utf8(text):
@@ -142,7 +142,7 @@ def _csv(lines: _lines) -> Iterator[Record]:
             yield Record(number, Fault(f"it has {len(values)} fields, not {len(names)}"), text)
 
 
-def _split(line: str, number: int, delimiter: str, lines: _lines) -> tuple[list[str] | Fault, str]:
+def _split(line: str, delimiter: str, lines: _lines) -> tuple[list[str] | Fault, str]:
     """Return a record's values and its text; it takes further lines while a quotation mark is open."""
     if '"' not in line:
         text = line.rstrip("\r\n")
@@ -154,7 +154,9 @@ def _split(line: str, number: int, delimiter: str, lines: _lines) -> tuple[list[
             values = next(csv.reader((text.rstrip("\r\n"),), delimiter=delimiter, strict=True))
             return values, text.rstrip("\r\n")
         except csv.Error as error:
-            following = next(lines, None) if "unexpected end" in str(error) and len(taken) < _MOST_LINES else None
+            following = (
+                next(lines, None) if "unexpected end" in str(error) and len(taken) < _MOST_LINES else None
+            )
             if following is None:
                 lines.give_back(taken)
                 return Fault(_reason(error)), line.rstrip("\r\n")
