@@ -162,21 +162,7 @@ def _expired(item: Item) -> Ended:
 
 def _tell(item: Item, outcome: Outcome, verdict: Verdict | None, ended: Ended, seconds: float) -> None:
     """Write the one line of this attempt."""
-    fields: dict[str, Any] = {
-        "delivery": item.letter.delivery_id,
-        "attempt": item.letter.attempt,
-        "activity": item.activity,
-        "address": item.letter.recipient,
-        "duration": round(seconds, 3),
-    }
-    if outcome.reply is not None:
-        fields |= {"code": outcome.reply.code, "reply": str(outcome.reply)}
-    elif outcome.why:
-        fields["why"] = outcome.why
-    if verdict is not None:
-        fields |= {"category": verdict.category, "rule": verdict.rule}
-    if ended.settlement is not None and ended.settlement.next_attempt_at is not None:
-        fields["next_attempt_at"] = ended.settlement.next_attempt_at.isoformat()
+    fields = _fields(item, outcome, verdict, ended) | {"duration": round(seconds, 3)}
     match outcome.result:
         case Result.ACCEPTED:
             log.info("delivery.accepted", **fields)
@@ -190,3 +176,21 @@ def _tell(item: Item, outcome: Outcome, verdict: Verdict | None, ended: Ended, s
             log.info("delivery.withdrawn", **fields)
         case Result.UNTRIED:
             log.info("delivery.released", **fields)
+
+
+def _fields(item: Item, outcome: Outcome, verdict: Verdict | None, ended: Ended) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "delivery": item.letter.delivery_id,
+        "attempt": item.letter.attempt,
+        "activity": item.activity,
+        "address": item.letter.recipient,
+    }
+    if outcome.reply is not None:
+        fields |= {"code": outcome.reply.code, "reply": str(outcome.reply)}
+    elif outcome.why:
+        fields["why"] = outcome.why
+    if verdict is not None:
+        fields |= {"category": verdict.category, "rule": verdict.rule}
+    if ended.settlement is not None and ended.settlement.next_attempt_at is not None:
+        fields["next_attempt_at"] = ended.settlement.next_attempt_at.isoformat()
+    return fields
