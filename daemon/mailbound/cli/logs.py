@@ -59,7 +59,10 @@ def logs(
     unit: Annotated[str, typer.Option("--unit", help="The service in the journal.")] = "mailbound",
     as_json: terminal.Json = False,
 ) -> None:
-    """Show the log, coloured on a terminal; filters are combined. Stop following with Ctrl-C."""
+    """Show the log, or follow it.
+
+    Filters are combined: a record must pass all of them. Following ends with Ctrl-C. Times are UTC.
+    """
     start = since.moment(since_, now=datetime.now(UTC)) if since_ else None
     wanted = Filter(
         events=tuple(event or ()),
@@ -183,11 +186,16 @@ def _journal(unit: str, *, follow: bool, start: datetime | None) -> Iterator[byt
     command = [program, f"--unit={unit}", "--output=json", "--all", "--no-pager", "--quiet"]
     command += ["--follow"] if follow else []
     command += [f"--since=@{start.timestamp():.6f}"] if start else []
+    empty = True
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
-            yield from process.stdout or ()
+            for line in process.stdout or ():
+                empty = False
+                yield line
         finally:
             if process.poll() is None:
                 process.terminate()
     if process.returncode > 0:
         raise InputError(f"journalctl ended with status {process.returncode}")
+    if empty:
+        terminal.warn(f"The journal has nothing of {unit}; name another --unit, or a file.")
