@@ -259,7 +259,7 @@ def test(
 
     with terminal.open_database(context) as database:
         message = previewing.compose(context.obj, database, name, recipient, to=to)
-    reply = asyncio.run(previewing.send(context.obj, message))
+    reply = asyncio.run(previewing.send(message))
     terminal.say(f"{message.letter.recipient}: {reply}")
 
 

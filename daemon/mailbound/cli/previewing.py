@@ -1,0 +1,151 @@
+"""What `activity preview` and `activity test` share: one message, composed as the daemon would."""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email import policy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mailbound.errors import InputError, RelayError
+from mailbound.model import Letter, Reply
+
+if TYPE_CHECKING:
+    from mailbound.config import Store
+    from mailbound.database.engine import Database
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A composed message, and the store that sends it."""
+
+    letter: Letter
+    store: Store
+
+    @property
+    def content(self) -> bytes:
+        """Return the message as it goes over the wire."""
+        return self.letter.content
+
+
+def compose(
+    path: Path, database: Database, name: str, recipient: str | None, *, to: str | None = None
+) -> Message:
+    """Return the message of an activity for one recipient (None: any of its segment), perhaps sent elsewhere.
+
+    Its tokens are of no delivery, so whatever comes back of it changes nobody.
+    """
+    from mailbound import address as addresses
+    from mailbound import config, tokens
+    from mailbound.database import activities, nodes, recipients, segments
+    from mailbound.database.deliveries import Claimed
+    from mailbound.outbound import composer
+    from mailbound.template import Template
+
+    settings = config.load(path, secrets=to is not None)
+    now = datetime.now(UTC)
+    with database.begin() as connection:
+        activity = activities.find(connection, name)
+        key = nodes.signing_key(connection, now=now)
+        if recipient is None:
+            person = next(
+                segments.each(connection, segments.find(connection, activity.segment), limit=1), None
+            )
+            if person is None:
+                raise InputError(f"nobody is in segment {activity.segment}; name somebody with --recipient")
+        else:
+            person = recipients.find(connection, recipient)
+    store = settings.stores.get(activity.store)
+    if store is None:
+        raise InputError(
+            f"{path}: stores.{activity.store}: {activity.name} needs it, and it is not there any more"
+        )
+    frame = composer.Frame(
+        template=Template.load(settings.templates.folder / activity.template),
+        key=key,
+        day=tokens.day_number(now),
+        store=store,
+        store_id=activity.store_id,
+        activity=activity.name,
+        unsubscribe_url=settings.web.unsubscribe_url,
+    )
+    claimed = Claimed(
+        id=0,
+        run_id=0,
+        recipient_id=0,
+        attempt=1,
+        domain="",
+        domain_id=0,
+        external_id=person.external_id,
+        address=addresses.normalise(to).given if to else person.address,
+        name=person.name,
+        locale=person.locale,
+        attributes=person.attributes,
+    )
+    return Message(composer.compose(frame, claimed, now=now), store)
+
+
+async def send(message: Message) -> Reply:
+    """Send a message through its store's relay and return the reply. Raises RelayError if it was not accepted."""
+    from mailbound import relay, service
+    from mailbound.model import Result
+
+    async def granted() -> bool:
+        await asyncio.sleep(0)
+        return True
+
+    session = await relay.open(service.account(message.store))
+    outcome = await session.transact(message.letter, granted)
+    await session.quit()
+    if outcome.result is not Result.ACCEPTED or outcome.reply is None:
+        raise RelayError(f"{message.store.outbound.host}: {outcome.reply or outcome.why} ({outcome.phase})")
+    return outcome.reply
+
+
+def picture(message: Message, file: Path) -> bool:
+    """Draw the HTML part of a message into a PNG file; return False without a browser or an HTML part."""
+    browser = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+    parsed = email.message_from_bytes(message.content, policy=policy.default)
+    html = parsed.get_body(("html",))
+    if browser is None or html is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "message.html"
+        page.write_text(_with_images(html.get_content(), parsed, Path(folder)), "utf-8")
+        done = subprocess.run(
+            [
+                browser,
+                "--headless",
+                "--disable-gpu",
+                "--no-sandbox",
+                "--hide-scrollbars",
+                "--window-size=700,1000",
+                f"--user-data-dir={folder}/profile",
+                f"--screenshot={file.absolute()}",
+                page.as_uri(),
+            ],
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+    return done.returncode == 0 and file.exists()
+
+
+def _with_images(html: str, parsed: email.message.EmailMessage, folder: Path) -> str:
+    """Return the HTML with its inline images read from files beside it."""
+    for number, part in enumerate(parsed.walk()):
+        content_id = part["Content-ID"]
+        if content_id and part.get_content_maintype() == "image":
+            image = folder / f"image{number}"
+            image.write_bytes(part.get_payload(decode=True))
+            html = html.replace(f"cid:{str(content_id).strip('<>')}", image.as_uri())
+    return re.sub(r"(?i)<script\b.*?</script>", "", html, flags=re.DOTALL)

@@ -1,0 +1,141 @@
+"""From a claimed delivery to the letter that goes over the wire: tokens, template, message."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from mailbound import message, tokens
+from mailbound.config import Store, Web
+from mailbound.database import nodes, runs
+from mailbound.database.activities import Activity
+from mailbound.database.deliveries import Claimed
+from mailbound.database.engine import Database
+from mailbound.database.runs import Run
+from mailbound.model import Letter
+from mailbound.template import Template
+from mailbound.tokens import Key, Purpose
+
+_KEPT = 16
+"""How many runs' templates are kept ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What all letters of a run share."""
+
+    template: Template
+    key: Key
+    day: int
+    store: Store
+    store_id: int
+    activity: str
+    unsubscribe_url: str | None
+
+
+class Composer:
+    """Composes the letters of one store."""
+
+    def __init__(
+        self, database: Database, store: Store, *, store_id: int, web: Web, clock: Callable[[], datetime]
+    ) -> None:
+        """Keep no run ready yet."""
+        self._database = database
+        self._store = store
+        self._store_id = store_id
+        self._web = web
+        self._clock = clock
+        self._frames: OrderedDict[int, Frame] = OrderedDict()
+
+    async def compose(self, delivery: Claimed, run: Run, activity: Activity) -> Letter:
+        """Return the letter of a delivery, as its recipient is now. Raises TemplateFault if there can be none."""
+        frame = self._frames.get(run.id) or await self._prepare(run, activity)
+        return compose(frame, delivery, now=self._clock())
+
+    async def _prepare(self, run: Run, activity: Activity) -> Frame:
+        content = await self._database.read(runs.frozen_template, run.template_id or 0)
+        keys = await self._database.read(nodes.keys)
+        frame = Frame(
+            template=Template.thaw(content),
+            key=keys[run.key_id or 0],
+            day=run.day or 0,
+            store=self._store,
+            store_id=self._store_id,
+            activity=activity.name,
+            unsubscribe_url=self._web.unsubscribe_url,
+        )
+        self._frames[run.id] = frame
+        if len(self._frames) > _KEPT:
+            self._frames.popitem(last=False)
+        return frame
+
+
+def compose(frame: Frame, delivery: Claimed, *, now: datetime) -> Letter:
+    """Return the letter of a delivery. Raises TemplateFault if the template cannot be filled for its recipient."""
+    store = frame.store
+    inbound = store.inbound.address
+    wish = tokens.for_unsubscribe(frame.key, delivery.recipient_id, store=frame.store_id)
+    url = f"{frame.unsubscribe_url}{wish}" if frame.unsubscribe_url else None
+    mailto = _unsubscribe_mailto(store, wish)
+    rendered = frame.template.render(_values(frame, delivery, url or mailto))
+    content = message.compose(
+        message.Sender(
+            name=store.name,
+            address=inbound,
+            from_=store.from_,
+            reply_to=store.outbound.address,
+            list_id=store.list_id,
+        ),
+        to=(delivery.name, delivery.address),
+        rendered=rendered,
+        parts=frame.template.parts,
+        message_id=_token(frame, Purpose.MESSAGE_ID, delivery),
+        date=now,
+        unsubscribe_mailto=mailto,
+        unsubscribe_url=url,
+    )
+    return Letter(
+        delivery_id=delivery.id,
+        attempt=delivery.attempt,
+        return_path=_return_path(store, _token(frame, Purpose.RETURN_PATH, delivery)),
+        recipient=delivery.address,
+        envid=_token(frame, Purpose.ENVID, delivery),
+        content=content,
+        utf8=not delivery.address.isascii(),
+    )
+
+
+def _values(frame: Frame, delivery: Claimed, unsubscribe_url: str) -> dict[str, Any]:
+    """Return what a template can use: the recipient's attributes, and what every recipient has."""
+    return {
+        **delivery.attributes,
+        "external_id": delivery.external_id,
+        "address": delivery.address,
+        "name": delivery.name,
+        "locale": delivery.locale,
+        "unsubscribe_url": unsubscribe_url,
+        "store": frame.store.name,
+        "activity": frame.activity,
+    }
+
+
+def _token(frame: Frame, purpose: Purpose, delivery: Claimed) -> str:
+    return tokens.for_delivery(frame.key, purpose, delivery.id, attempt=delivery.attempt, day=frame.day)
+
+
+def _return_path(store: Store, token: str) -> str:
+    """Return our envelope sender. Without subaddressing ENVID and Message-ID must carry the token alone."""
+    if not store.inbound.subaddressing:
+        return store.inbound.address
+    local_part, _, domain = store.inbound.address.rpartition("@")
+    return f"{local_part}+{token}@{domain}"
+
+
+def _unsubscribe_mailto(store: Store, token: str) -> str:
+    if store.inbound.subaddressing:
+        return f"mailto:{_return_path(store, token)}?subject=unsubscribe"
+    return f"mailto:{store.inbound.address}?subject={quote(f'unsubscribe {token}')}"
