@@ -17,8 +17,7 @@ _MESSAGE_ID = re.compile(r"<([^<>\s]{1,998})>")
 def read(raw: bytes) -> Report:
     """Return what the mail says. Its structure decides first, then its headers, then its words."""
     mail = Mail(raw)
-    reader = _structured(mail) or _automatic(mail) or _worded(raw, mail) or _personal(mail)
-    return reader
+    return _structured(mail) or _automatic(mail) or _worded(raw, mail) or _personal(mail)
 
 
 def _structured(mail: Mail) -> Report | None:

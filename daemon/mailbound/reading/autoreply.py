@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from mailbound.reading import phrases
 from mailbound.reading.mail import Mail
 
 # Fields that only an automatic responder sets, with what they must say.
@@ -24,34 +25,15 @@ _FIELDS = (
     ("x-vacation", re.compile(r"")),
 )
 
-# How the common programs, and the people who set them up, begin the subject.
-_SUBJECTS = re.compile(
-    r"""(?ix) ^ [\s\W]* (?: (?:re|aw|antw|sv|vs)\s*:\s* )* [\s\W]* (?:
-        auto(?:mat(?:ic|ed|ische?|isk|yczna))?[-\s_]* (?:re(?:ply|sponse|sponder)|antwo?ord?t?|svar|vastaus|odpowied\w+)
-      | autoreply | auto:\s | autosvar | r[eé]ponse[ ]automatique | (?:message|courriel)[ ]automatique
-      | respuesta[ ]autom[aá]tica | resposta[ ]autom[aá]tica | risposta[ ]automatica | autom\w+[ ]v[aá]lasz
-      | out[-\s]of[-\s](?:the[-\s])?office | ooo\b | i(?:'|\ a)m[ ](?:out|away|on[ ]vacation) | away[ ]from[ ](?:my|the)
-      | on[ ]vacation | vacation[ ](?:reply|message|notice) | holiday[ ]notice | on[ ](?:annual[ ]|maternity[ ])?leave
-      | abwesen | nicht[ ]im[ ](?:b[uü]ro|haus) | urlaub | afwezig | absence\b | absen(?:t|ce)[ ]du[ ]bureau
-      | fuera[ ]de[ ](?:la[ ])?oficina | ausente | fuori[ ](?:sede|ufficio) | assente | poza[ ]biurem | frånvaro | ute[ ]av
-      | нет[ ]на[ ]месте | автоответ | автоматический[ ]ответ | 自動(?:返信|応答) | 自动(?:回复|答复) | 自動回覆 | 부재중
-      | [^:]*\b(?:is|am)[ ]out[ ]of[ ](?:the[ ])?office
-      | thank[ ]you[ ]for[ ](?:contacting|your[ ](?:e-?mail|message|inquiry)) | we[ ](?:have[ ])?received[ ]your[ ](?:e-?mail|message)
-      | (?:your[ ])?(?:ticket|request|case|enquiry)[ ].*\breceived\b | no[ ]longer[ ](?:with|works?|employed|at) )"""
-)
+# Services that hold a mail back until its sender has answered them.
 _CHALLENGERS = ("@boxbe.com", "@spamarrest.com", "@bluebottle.com", "@sendio.com")
-_CHALLENGE = re.compile(
-    r"""(?ix) please[ ]confirm[ ](?:your|the|this)[ ](?:e-?mail|message|delivery) | confirm[ ]you(?:r[ ]message|[ ]are[ ]human)
-      | sender[ ](?:verification|confirmation|validation) | verif(?:y|ication)[ ](?:your[ ]e-?mail[ ])?(?:to[ ]deliver|of[ ]sender)
-      | spam[ ]?arrest | boxbe | challenge[-/ ]response | \btmda\b | antispam[ ]uol | message[ ](?:is[ ])?(?:held|awaiting|pending)[ ].*verif"""
-)
 
 
 def is_challenge(mail: Mail) -> bool:
     """Tell whether a filter asks us to prove that we are people. Nothing answers it."""
     if "x-tmda-fingerprint" in mail.headers or "x-boxbe-notification-reason" in mail.headers:
         return True
-    return mail.sender.endswith(_CHALLENGERS) or bool(_CHALLENGE.search(mail.subject))
+    return mail.sender.endswith(_CHALLENGERS) or bool(phrases.CHALLENGE_SUBJECT.search(mail.subject))
 
 
 def is_automatic(mail: Mail) -> bool:
@@ -61,4 +43,4 @@ def is_automatic(mail: Mail) -> bool:
 
 def is_absence(mail: Mail) -> bool:
     """Tell whether its subject is that of an automatic reply."""
-    return bool(_SUBJECTS.search(mail.subject))
+    return bool(phrases.ABSENCE_SUBJECT.match(mail.subject))

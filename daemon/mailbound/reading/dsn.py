@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-
 from mailbound.model import Action
 from mailbound.reading.mail import Mail, without_comments
 from mailbound.reading.report import RecipientReport

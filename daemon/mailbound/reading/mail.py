@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cached_property
 
+from mailbound.reading import phrases
 from mailbound.reading.structure import Headers, Part, parse, split_header
 
 RETURNED_TYPES = frozenset(
@@ -17,6 +18,9 @@ RETURNED_TYPES = frozenset(
     }
 )
 
+ADDRESSES_LIMIT = 16 * 1024
+"""How many characters of a field are searched for addresses: 20,000 recipients in To are no help to anybody."""
+
 ADDRESS = re.compile(
     r"""(?:"(?:[^"\\\n]|\\.){1,64}"|[^\s<>()\[\],;:"'`|=@\\][^\s<>()\[\],;:"`|@\\]{0,127})@[\w-]+(?:\.[\w-]+)*"""
 )
@@ -25,35 +29,8 @@ ADDRESS = re.compile(
 # Where the sending system says whom it is for, the surest first. `To` comes last: a forger writes it at will.
 _DELIVERED_TO = ("delivered-to", "x-original-to", "envelope-to", "apparently-to", "to")
 
-_DAEMON = re.compile(
-    r"""(?ix) (?: ^|[<"\s(] ) (?: mailer[-_.]?d(?:a?e)mon | mail[-_.\s]?daemon | post[-_.]?master | mail(?:er)?[-_]?delivery
-      | mail[ ]delivery[ ](?:sub)?system | mail[ ]system | mail[ ]administrator | mail[ ]transfer[ ]agent | double-bounce
-      | microsoft[ ]?exchange\w* | mta | mdaemon | [\w-]*bounces? | [\w-]*mail[-_]?error )
-      (?: @ | [>")\s] | $ )"""
-)
-_REPORT_SUBJECT = re.compile(
-    r"""(?ix) undeliver | un[-\s]?deliver | deliver(?:y|ed)[\s:-] .* (?:fail|status|notif|report|problem|error|delay|warn|unsuccess)
-      | (?:fail|unable|could[ ]not|not[ ]be|non[-\s]?)\w* [\s\w]* deliver | mail[ ](?:delivery[ ]|system[ ])? (?:fail|error)
-      | returned[ ](?:e?-?mail|to[ ]sender|message) | (?:e?-?mail|message)[ ]returned | failure[ ](?:notice|notification)
-      | warning:[ ](?:message|could|delivery|mail) | bounce | nondeliverable | message[ ](?:delayed|not[ ]delivered)
-      | unzustellbar | non[ ]remis | no[ ]se[ ]puede[ ]entregar | permanent[ ]error | status[ ]notification"""
-)
-_REPLY = re.compile(r"(?i)\s*(?:re|aw|sv|antw|fwd?|wg|tr)\s*:")
 _NEXT_ADDRESS = re.compile(r"\n<?[^\s@:]+@[^\s@]+:")
 _COMMENT = re.compile(r"\([^()]{0,2000}\)")
-
-# Lines with which a mailer introduces the message that it gives back; nothing behind them is its own.
-_RETURNED_BELOW = re.compile(
-    r"""(?imx) ^ [ \t>*|]* (?:
-        -{2,} [ \t]* (?: below[ ]this[ ]line | this[ ]is[ ]a[ ]copy | (?:start[ ]of[ ])?(?:the[ ])?(?:original|returned|unsent|forwarded|undelivered) [ ]?
-            (?:message|mail|text|header) | message[ ](?:header|text|body)s?[ ](?:follow|below)
-            | headers[ ](?:of|follow) | begin[ ] | included[ ]is | returned[ ] | returning[ ] )
-      | (?:original|unsent|returned|failed|your)[ ](?:message|mail|text)[ ](?:header[s]?[ ]?)?(?:follow|below|is[ ](?:below|attached|included))
-      | (?:the[ ])? (?:original|first|header)s?[ ](?:message|lines|\d+[ ]lines)? [ ]?(?:of[ ]the[ ](?:original|message))?[ ]?(?:follow|are[ ]below)s?
-      | original[ ]message[ ]headers? [ \t]*:? | message[ ]header[s]?(?:[ ]follow)? [ \t]*:
-      | received:[ ]+(?:from|by|\(qmail)[ ]
-      | return-path:[ ]*< ) .* $"""
-)
 
 
 class Mail:
@@ -103,7 +80,7 @@ class Mail:
     def is_from_daemon(self) -> bool:
         """Whether a mail system calls itself its sender."""
         stated = self.headers.text("from") or self.headers.text("sender")
-        return stated.strip() == "<>" or bool(_DAEMON.search(stated))
+        return stated.strip() == "<>" or bool(phrases.DAEMON.search(stated))
 
     @cached_property
     def may_report(self) -> bool:
@@ -113,13 +90,17 @@ class Mail:
             or self.is_from_daemon
             or "x-failed-recipients" in self.headers
             or self.part.content_type == "multipart/report"
-            or (bool(_REPORT_SUBJECT.search(self.subject)) and not self.is_discussion)
+            or (bool(phrases.REPORT_SUBJECT.search(self.subject)) and not self.is_discussion)
         )
 
     @cached_property
     def is_discussion(self) -> bool:
         """Whether people talk to each other: a reply, or mail of a list, whatever its subject speaks of."""
-        return "list-unsubscribe" in self.headers or "list-id" in self.headers or bool(_REPLY.match(self.subject))
+        return (
+            "list-unsubscribe" in self.headers
+            or "list-id" in self.headers
+            or bool(phrases.REPLY_SUBJECT.match(self.subject))
+        )
 
     @cached_property
     def words(self) -> str:
@@ -135,24 +116,24 @@ class Mail:
     @cached_property
     def returned(self) -> tuple[Headers, ...]:
         """The header blocks of the messages that it gives back."""
-        blocks = []
-        for part in self.leaves:
-            if part.content_type in RETURNED_TYPES:
-                blocks.append(split_header(part.content.replace(b"\r\n", b"\n").lstrip(b"\n"))[0])
+        blocks = [
+            split_header(part.content.replace(b"\r\n", b"\n").lstrip(b"\n"))[0]
+            for part in self.leaves
+            if part.content_type in RETURNED_TYPES
+        ]
         if not blocks:
-            for part in self.leaves:
-                below = self._cut(part.text)[1].lstrip("\n")
-                if below:
-                    blocks.append(split_header(below.encode("utf-8", "replace"))[0])
+            below = (self._cut(part.text)[1].lstrip("\n") for part in self.leaves)
+            blocks = [split_header(text.encode("utf-8", "replace"))[0] for text in below if text]
         return tuple(Headers(block) for block in blocks)
 
     def _cut(self, text: str) -> tuple[str, str]:
-        match = _RETURNED_BELOW.search(text)
+        match = phrases.RETURNED_BELOW.search("\n" + text)
         if not match:
             return text, ""
-        line = match[0].lstrip(" \t>*|")
-        begins_it = line[:9].lower() in {"received:", "return-pa"}
-        return text[: match.start()], text[match.start() if begins_it else match.end() :]
+        begin = match.start()  # of the newline there, hence of its line here
+        line = match[0].lstrip("\n \t>*|").lower()
+        is_header = line.startswith(("received:", "return-path:"))
+        return text[:begin], text[begin if is_header else match.end() - 1 :]
 
     def said_of(self, address: str) -> str:
         """Return the paragraph of its words that names `address`, from there on; "" if none does."""
@@ -167,8 +148,8 @@ class Mail:
 
 
 def addresses(text: str) -> list[str]:
-    """Return the addresses in `text`, in order."""
-    return [match[0].rstrip(".") for match in ADDRESS.finditer(text)] if "@" in text else []
+    """Return the addresses in `text`, in order, as far as the limit."""
+    return [match[0].rstrip(".") for match in ADDRESS.finditer(text[:ADDRESSES_LIMIT])] if "@" in text else []
 
 
 def without_comments(value: str) -> str:

@@ -43,15 +43,13 @@ class Headers:
 
     def __init__(self, block: bytes) -> None:
         """Read the fields of `block`; lines that are no fields are passed over."""
-        self._fields: dict[str, list[str]] = {}
+        self._fields: dict[bytes, list[bytes]] = {}
         for name, value in _FIELD.findall(block[:HEADER_LIMIT]):
-            if b"\n" in value:
-                value = _FOLD.sub(b" ", value)
-            self._fields.setdefault(name.decode("ascii").lower(), []).append(text_of(value.strip()))
+            self._fields.setdefault(name.lower(), []).append(value)
 
     def __contains__(self, name: str) -> bool:
         """Tell whether there is such a field."""
-        return name in self._fields
+        return name.encode() in self._fields
 
     def __bool__(self) -> bool:
         """Tell whether there is any field."""
@@ -59,16 +57,20 @@ class Headers:
 
     def all(self, name: str) -> list[str]:
         """Return the values of every field of that name, in order."""
-        return self._fields.get(name, [])
+        return [_unfolded(value) for value in self._fields.get(name.encode(), ())]
 
     def get(self, name: str) -> str:
         """Return the value of the first field of that name, "" if there is none."""
-        values = self._fields.get(name)
-        return values[0] if values else ""
+        values = self._fields.get(name.encode())
+        return _unfolded(values[0]) if values else ""
 
     def text(self, name: str) -> str:
         """Return the same with its encoded words decoded (RFC 2047)."""
         return decoded_words(self.get(name))
+
+
+def _unfolded(value: bytes) -> str:
+    return text_of(_FOLD.sub(b" ", value) if b"\n" in value else value).strip()
 
 
 class Part:
@@ -76,17 +78,15 @@ class Part:
 
     def __init__(
         self, raw: bytes, *, depth: int = 0, budget: list[int] | None = None, default: str = "text/plain"
-    ):
+    ) -> None:
         """Read the header block of `raw`, whose lines end with LF; the rest waits until it is asked for."""
         block, body = split_header(raw)
         self.headers = Headers(block)
         self.body = body
         self._depth = depth
         self._budget = [PART_LIMIT] if budget is None else budget  # one for the whole mail
-        written = self.headers.get("content-type")
-        kind, _, rest = written.partition(";")
-        kind = kind.strip().lower()
-        self.content_type = kind if "/" in kind else default
+        stated, _, rest = self.headers.get("content-type").partition(";")
+        self.content_type = stated.strip().lower() if "/" in stated else default
         self._parameters = f";{rest}"
 
     def parameter(self, name: str) -> str:
@@ -108,16 +108,17 @@ class Part:
         return tuple(self._split(boundary.encode("utf-8", "replace"), default))
 
     def _split(self, boundary: bytes, default: str) -> Iterator[Part]:
-        line = re.compile(rb"^--" + re.escape(boundary) + rb"(--)?[ \t]*(?:\n|\Z)", re.MULTILINE)
+        body = b"\n" + self.body  # so that each boundary stands behind a newline, which is quick to find
+        line = re.compile(rb"\n--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\n|\Z)")
         begin = None
-        for match in line.finditer(self.body):
+        for match in line.finditer(body):
             if begin is not None:
-                yield self._child(self.body[begin : max(begin, match.start() - 1)], default)
-            begin = match.end()
+                yield self._child(body[begin : match.start()], default)
+            begin = match.end() + 1
             if match[1] or self._budget[0] <= 0:
                 return
         if begin is not None:  # the closing line is missing
-            yield self._child(self.body[begin:], default)
+            yield self._child(body[begin:], default)
 
     def _child(self, raw: bytes, default: str) -> Part:
         self._budget[0] -= 1

@@ -6,23 +6,18 @@ import re
 
 from mailbound import tokens
 from mailbound.model import Action
+from mailbound.reading import phrases
 from mailbound.reading.mail import Mail
 from mailbound.reading.report import RecipientReport
 
 _TOKEN = re.compile(rf"(?i)\+([a-z2-7]{{{tokens.LENGTH}}})@")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
-_SUBJECT = re.compile(
-    r"(?i)^\s*(?:re:\s*)?(?:please\s+)?(?:unsubscribe(?:\s+(?:me|request))?|remove(?:\s+me)?|opt[- ]?out|abmelden|austragen"
-    r"|se\s+d[eé]sabonner|d[eé]sinscription|cancelar\s+suscripci[oó]n|darse\s+de\s+baja|cancella(?:mi|zione)|uitschrijven"
-    r"|отписаться|配信停止|退订)\s*[.!]*\s*$"
-)
-
 
 def read(mail: Mail) -> tuple[RecipientReport, ...] | None:
     """Return a report for whoever asks to be unsubscribed, or None if nobody does."""
     named = any(is_for_that(token_of(address)) for address in mail.delivered_to)
-    if not named and not _SUBJECT.match(mail.subject):
+    if not named and not phrases.UNSUBSCRIBE_SUBJECT.match(mail.subject):
         return None
     if not mail.sender:
         return ()

@@ -1,0 +1,124 @@
+"""The words by which a mail shows what it is, in the languages that mail systems and their people speak.
+
+Each list is one pattern; a phrase is a regular expression, read without regard to case.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+def any_of(*phrases: str, prefix: str = "", suffix: str = "") -> re.Pattern[str]:
+    """Return the pattern that finds one of `phrases`, between `prefix` and `suffix`."""
+    return re.compile(f"(?im){prefix}(?:{'|'.join(phrases)}){suffix}")
+
+
+DAEMON = any_of(
+    r"mailer[-_.]?da?emon",
+    r"mail[-_.\s]?daemon",
+    r"post[-_.]?master",
+    r"mail(?:er)?[-_.]?delivery(?:[-_. ](?:sub)?system)?",
+    r"mail (?:system|administrator|transfer agent)",
+    r"(?:system )?administrator",
+    r"double-bounce",
+    r"microsoft ?exchange\w*",
+    r"[\w-]*mail[-_]?error|mdaemon|mta|ndr",
+    r"[\w-]*bounces?",
+    prefix=r"(?:^|[<\"\s(])",
+    suffix=r"(?:@|[>\")\s]|$)",
+)
+"""The names that mail systems write in From."""
+
+REPORT_SUBJECT = any_of(
+    r"un-?deliver|nondeliver|unzustellbar|non remis|no se puede entregar",
+    r"deliver(?:y|ed)[\s:-].*(?:fail|status|notif|report|problem|error|delay|warn|unsuccess)",
+    r"(?:fail|unable|could not|not be|non)\w*[\s\w-]*deliver",
+    r"mail (?:delivery |system )?(?:fail|error)|(?:processing|permanent) error",
+    r"returned (?:e?-?mail|to sender|message)|(?:e?-?mail|message) returned|returning",
+    r"failure (?:notice|notification)|message status|status notification",
+    r"warning: (?:message|could|delivery|mail)|message (?:delayed|not delivered)|bounce",
+)
+"""What stands in the subject of a report."""
+
+REPLY_SUBJECT = any_of(r"re|aw|sv|antw|fwd?|wg|tr", prefix=r"\A\s*", suffix=r"\s*:")
+"""How a person's answer, or a forwarded mail, begins its subject."""
+
+RETURNED_BELOW = any_of(
+    r"-{2,}[ \t]*(?:below this line|this is a copy|message (?:header|text|body)s? (?:follow|below))",
+    r"-{2,}[ \t]*(?:headers (?:of|follow)|begin |included is|returned |returning )",
+    r"-{2,}[ \t]*(?:start of )?(?:the )?(?:original|returned|unsent|forwarded|undelivered) ?"
+    r"(?:message|mail|text|header)",
+    r"(?:original|unsent|returned|failed|your) (?:message|mail|text) (?:headers? ?)?(?:follow|below|is (?:below|att))",
+    r"(?:the )?(?:original|first|header)s? (?:message|(?:\d+ )?lines)? ?(?:of the (?:original|message))? ?follow",
+    r"original message headers?[ \t]*:?|message headers?(?: follow)?[ \t]*[.:]",
+    r"received:[ ]*(?:from|by|\(qmail)|return-path:[ ]*<",
+    prefix=r"\n[ \t>*|]*",
+    suffix=r".*",
+)
+"""The line with which a mailer introduces the message that it gives back, after a newline: nothing behind is its own."""
+
+UNDELIVERED = any_of(
+    r"(?:not|n['\u2019]t|never|cannot)(?: yet)?(?: been| be)?(?: able to(?: be)?)?(?: successfully)? "
+    r"(?:deliver|reach|sent?\b|process|accept|complete|collect|deliverable)",
+    r"un-?deliver|nondeliver|unable to (?:deliver|send|relay|complete)|still not",
+    r"deliver\w* (?:\w+ ){0,6}fail|fail\w* (?:\w+ ){0,4}(?:deliver|recipient|address)",
+    r"(?:fatal|permanent|delivery|transient) (?:\S+ )?errors?|error (?:\w+ ){0,4}deliver",
+    r"follow(?:ing)? (?:\w+ ){0,2}(?:address|recipient|destination|user)",
+    r"(?:unknown|invalid|bad|no such)(?: local| final)?(?: delivery)? (?:user|recipient|address|mailbox|account)",
+    r"(?:user|recipient|mailbox|account|address)\w*(?: is)? (?:unknown|rejected|not (?:found|known|exist|valid))",
+    r"(?:user|recipient|mailbox|account|address)\w* does(?: not|n['\u2019]t) exist|not a valid (?:user|address)",
+    r"did not (?:reach|arrive)|(?:was|were|has been|have been) (?:delayed|rejected|refused|returned|bounced)",
+    r"(?:problem|trouble)\w* (?:\w+ ){0,3}deliver|returned (?:to (?:you|sender)|mail|because)",
+    r"incorrectly constructed|over quota|mailbox (?:is )?full",
+    r"nicht (?:zugestellt|zustellbar|erreicht)|unzustellbar",
+    r"n['\u2019]a pas pu|pas [eé]t[eé] (?:remis|d[eé]livr)|no (?:se )?(?:ha )?pud?[io]\w* (?:ser )?entrega|no pudo",
+    r"non (?:[eè]|[eè]['\u2019]) ?stato (?:possibile|consegnat)|n[aã]o (?:p[oô]de|foi) ",
+    r"доставлен|доставить|配信(?:でき|不能)|送信(?:でき|エラー)|届(?:き|け)|无法(?:投递|送达|发送)|退信",
+)
+"""That something did not arrive."""
+
+LATER = any_of(
+    r"(?:has|have|was|were|is|been)(?: been)? delayed|not yet (?:been )?(?:deliver|accept)",
+    r"still (?:being retried|trying|in the queue|not)|will (?:be )?(?:continue|keep|retr|try|attempt)",
+    r"warning (?:message )?only|do not need to re-?send|delivery attempts will|no action is required|\(delay\)",
+)
+"""That the mailer goes on trying."""
+
+GAVE_UP = any_of(
+    r"gave up|giv(?:en|ing) up|failed permanently|permanent(?:ly)? (?:fail|error|fatal)|will not be retried",
+    r"returning message to sender|no further attempts|retry time(?:out| limit) (?:exceeded|has)",
+    r"undeliverable|too long|expired",
+)
+"""That it does not, whatever else it says."""
+
+ABSENCE_SUBJECT = any_of(
+    r"auto(?:mat(?:ic|ed|ische?|isk|yczna))?[-\s_]*(?:re(?:ply|sponse|sponder)|antwo?ord?t?|svar|vastaus|odpowied\w+)",
+    r"autoreply|auto:\s|r[eé]ponse automatique|(?:message|courriel) automatique|respuesta autom[aá]tica",
+    r"resposta autom[aá]tica|risposta automatica|autom\w+ v[aá]lasz|автоответ|автоматический ответ",
+    r"out[-\s]of[-\s](?:the[-\s])?office|ooo\b|[^:]*\b(?:is|am) out of (?:the )?office",
+    r"i(?:'|\ a)m (?:out|away|on vacation)|away from (?:my|the)|on (?:annual |maternity |parental )?leave",
+    r"on vacation|vacation (?:reply|message|notice)|holiday notice|abwesen|nicht im (?:b[uü]ro|haus)|urlaub",
+    r"afwezig|absence\b|absen(?:t|ce) du bureau|fuera de (?:la )?oficina|ausente|fuori (?:sede|ufficio)|assente",
+    r"poza biurem|frånvaro|ute av|нет на месте|自動(?:返信|応答)|自动(?:回复|答复)|自動回覆|부재중",
+    r"thank you for (?:contacting|your (?:e-?mail|message|inquiry))|we (?:have )?received your (?:e-?mail|message)",
+    r"(?:your )?(?:ticket|request|case|enquiry) .*\breceived\b|no longer (?:with|works?|employed|at)",
+    prefix=r"\A[\s\W]*(?:(?:re|aw|antw|sv|vs)\s*:\s*)*[\s\W]*",
+)
+"""How automatic replies, and the people who set them up, begin the subject."""
+
+CHALLENGE_SUBJECT = any_of(
+    r"please confirm (?:your|the|this) (?:e-?mail|message|delivery)|confirm you(?:r message| are human)",
+    r"sender (?:verification|confirmation|validation)|verif(?:y|ication) (?:your e-?mail )?(?:to deliver|of sender)",
+    r"spam ?arrest|boxbe|challenge[-/ ]response|\btmda\b|antispam uol",
+    r"message (?:is )?(?:held|awaiting|pending) .*verif",
+)
+"""How a filter asks a sender to prove that they are a person."""
+
+UNSUBSCRIBE_SUBJECT = any_of(
+    r"unsubscribe(?:\s+(?:me|request))?|remove(?:\s+me)?|opt[- ]?out|abmelden|austragen",
+    r"se\s+d[eé]sabonner|d[eé]sinscription|cancelar\s+suscripci[oó]n|darse\s+de\s+baja",
+    r"cancella(?:mi|zione)|uitschrijven|отписаться|配信停止|退订",
+    prefix=r"\A\s*(?:re:\s*)?(?:please\s+)?",
+    suffix=r"\s*[.!]*\s*\Z",
+)
+"""The whole subject of a mail that asks to be left alone."""
