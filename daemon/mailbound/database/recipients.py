@@ -64,7 +64,7 @@ def matches(connection: sa.Connection, text: str) -> Sequence[Any]:
     ).all()
 
 
-def address_ids(connection: sa.Connection, text: str) -> int:
+def address_id(connection: sa.Connection, text: str) -> int:
     """Return the id of the address of that recipient, or of that address though nobody has it any more.
 
     Raises InputError if there is none, or if people of that external_id and address differ.

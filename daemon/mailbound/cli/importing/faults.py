@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from pathlib import Path
 from typing import TextIO
+
+from mailbound.errors import InputError
 
 _KEPT = 5  # how many are shown at the end
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -19,7 +22,8 @@ class Faults:
         self.count = 0
         self.first: list[tuple[int, str]] = []
         self.path = _path(source)
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink()
         self._file: TextIO | None = None
 
     def add(self, line: int, reason: str, text: str) -> None:
@@ -39,7 +43,12 @@ class Faults:
             self._file.close()
 
     def _open(self) -> TextIO:
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds addresses
+        try:
+            descriptor = os.open(
+                self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
+            )  # it holds addresses
+        except OSError as error:
+            raise InputError(f"{self.path}, for the faulty rows: {error.strerror}") from error
         return os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="")
 
 

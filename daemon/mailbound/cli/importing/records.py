@@ -17,6 +17,8 @@ from mailbound.errors import InputError
 CSV = "csv"
 JSONL = "jsonl"
 
+FIRST = "first"
+_FIRST_NAMES = frozenset({"external_id", "address", "email"})
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _DELIMITERS = ",;\t|"
@@ -63,6 +65,22 @@ def read(stream: BinaryIO, form: str) -> Iterator[Record]:
     """Give the records of a file from its beginning. Raises InputError if it cannot be read at all."""
     stream.seek(0)
     return _csv(_lines(stream)) if form == CSV else _json_lines(_lines(stream))
+
+
+def first_column(stream: BinaryIO) -> Iterator[Record]:
+    """Give the first value of each line, as the field `FIRST`; a line that only names the column is left out."""
+    stream.seek(0)
+    lines = _lines(stream)
+    delimiter = None
+    for number, line in lines:
+        is_first, delimiter = delimiter is None, delimiter or max(_DELIMITERS, key=line.count)
+        values, text = _split(line, delimiter, lines)
+        if isinstance(values, Fault):
+            yield Record(number, values, text)
+        elif not _is_utf8(text) or "\0" in text:
+            yield Record(number, Fault("it is not UTF-8 text"), text)
+        elif values[0].strip() and not (is_first and values[0].strip().casefold() in _FIRST_NAMES):
+            yield Record(number, {FIRST: values[0].strip()}, text)
 
 
 class _lines:  # noqa: N801 - used as a function
