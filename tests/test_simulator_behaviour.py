@@ -44,6 +44,7 @@ def test_letters_may_be_of_any_case():
         ("disabled", "5.2.1", "550 5.2.1"),
         ("moved", "5.1.6", "551 5.1.6"),
         ("blocked", "5.7.1", "554 5.7.1"),
+        ("policy", "5.7.1", "554 5.7.1"),
         ("no-such-domain", "5.1.2", "0 Host"),
         ("expired", "4.4.7", "0 delivery"),
     ],

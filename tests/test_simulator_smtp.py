@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailbound.simulator import Simulator
+from mailbound.simulator import Simulator, serve
 from mailbound.simulator.envelope import decode_xtext
 from servers.authority import Authority
 
@@ -474,3 +474,19 @@ def test_xtext_comes_back(text):
 @pytest.mark.parametrize("text", ["a b", "a=b", "a+b", "a+2", "a+2b", "ä"])
 def test_what_is_no_xtext_is_none(text):
     assert decode_xtext(text) is None
+
+
+def test_serving_goes_on_until_it_is_cancelled():
+    async def run():
+        started = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(serve(Simulator(), started.set_result))
+        simulator = await started
+        replies = codes(await say(simulator, EHLO + transaction() + QUIT))
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        with pytest.raises(ConnectionRefusedError):
+            await say(simulator, QUIT)
+        return replies
+
+    assert asyncio.run(run())[-1] == "221"

@@ -32,6 +32,7 @@ class Answer:
 class Behaviour:
     """What a recipient does. The texts hold {recipient} and {domain}, for `fill` to put in."""
 
+    about: str  # what happens to a message to it, for people
     at_rcpt: Reply | None = None  # refused there
     at_end: Reply | None = None  # refused at the final dot
     greylisted: bool = False  # deferred once for each sender
@@ -89,32 +90,39 @@ def _refusal(status: str, code: int = 0) -> Reply:
 _DELAYED = Answer(Kind.DELAY, "4.4.1", _failed("4.4.1").reply)
 _DELIVERED = Answer(Kind.SUCCESS, "2.0.0", Reply(250, "2.0.0 Ok: stored in the mailbox"))
 
+_REFUSED_BY_POLICY = Answer(
+    Kind.BOUNCE, "5.7.1", Reply(554, "5.7.1 <{recipient}>: Message refused by the policy of this site")
+)
+
 CATALOGUE: dict[str, Behaviour] = {
-    "bounce": Behaviour(answers=(_failed("5.1.1"),)),  # bounce+5.2.2@: with that status
-    "refuse": Behaviour(at_rcpt=_refusal("5.1.1")),  # refuse+550-5.7.1@, refuse+4.2.2@: with those codes
-    "full": Behaviour(answers=(_failed("5.2.2"),)),
-    "disabled": Behaviour(answers=(_failed("5.2.1"),)),
-    "moved": Behaviour(answers=(_failed("5.1.6"),)),
-    "no-such-domain": Behaviour(answers=(_failed("5.1.2"),)),
-    "expired": Behaviour(answers=(_failed("4.4.7"),)),
-    "delay": Behaviour(answers=(_DELAYED,)),
-    "delay-fail": Behaviour(answers=(_DELAYED, _failed("4.4.7", after=3))),
-    "blocked": Behaviour(answers=(_failed("5.7.1"),)),
-    "spam": Behaviour(at_end=_refusal("5.7.1")),
-    "greylist": Behaviour(greylisted=True),
-    "complaint": Behaviour(answers=(Answer(Kind.COMPLAINT),)),
-    "autoreply": Behaviour(answers=(Answer(Kind.AUTO_REPLY),)),
-    "unsubscribe": Behaviour(answers=(Answer(Kind.UNSUBSCRIBE),)),
-    "success": Behaviour(answers=(_DELIVERED,)),
-    "slow": Behaviour(slow=True),
-    "drop": Behaviour(hangs_up=True, loses=True),
-    "unknown": Behaviour(hangs_up=True),
+    "bounce": Behaviour("bounces with 5.1.1; bounce+5.2.2@ with that status", answers=(_failed("5.1.1"),)),
+    "full": Behaviour("bounces: the mailbox is full (5.2.2)", answers=(_failed("5.2.2"),)),
+    "disabled": Behaviour("bounces: the mailbox is disabled (5.2.1)", answers=(_failed("5.2.1"),)),
+    "moved": Behaviour("bounces: the user has moved (5.1.6)", answers=(_failed("5.1.6"),)),
+    "no-such-domain": Behaviour("bounces: there is no such domain (5.1.2)", answers=(_failed("5.1.2"),)),
+    "expired": Behaviour("bounces: the host was never reached (4.4.7)", answers=(_failed("4.4.7"),)),
+    "policy": Behaviour("bounces: refused by a policy (5.7.1)", answers=(_REFUSED_BY_POLICY,)),
+    "blocked": Behaviour("bounces: our host has a poor reputation (5.7.1)", answers=(_failed("5.7.1"),)),
+    "delay": Behaviour("is reported as delayed, and then no more is heard", answers=(_DELAYED,)),
+    "delay-fail": Behaviour("is reported as delayed, then bounces", answers=(_DELAYED, _failed("4.4.7", 3))),
+    "success": Behaviour("is reported as delivered, where that was asked for", answers=(_DELIVERED,)),
+    "complaint": Behaviour("complains by a feedback report", answers=(Answer(Kind.COMPLAINT),)),
+    "autoreply": Behaviour("answers automatically: away", answers=(Answer(Kind.AUTO_REPLY),)),
+    "unsubscribe": Behaviour("mails where List-Unsubscribe says", answers=(Answer(Kind.UNSUBSCRIBE),)),
+    "refuse": Behaviour(
+        "is refused at RCPT with 550 5.1.1; refuse+451-4.7.1@ with those codes", at_rcpt=_refusal("5.1.1")
+    ),
+    "greylist": Behaviour("is deferred at RCPT the first time", greylisted=True),
+    "spam": Behaviour("is refused at the final dot (554 5.7.1)", at_end=_refusal("5.7.1")),
+    "slow": Behaviour("is accepted after a while", slow=True),
+    "unknown": Behaviour("is accepted, but the connection ends before that is said", hangs_up=True),
+    "drop": Behaviour("is lost: the connection ends at the final dot", hangs_up=True, loses=True),
 }
 
-ORDINARY = Behaviour()
+ORDINARY = Behaviour("is accepted")
 
 # What an ordinary address that bounces says, and how many of a hundred do.
-_MIX = {"bounce": 62, "full": 14, "disabled": 8, "no-such-domain": 6, "expired": 5, "blocked": 5}
+_MIX = {"bounce": 62, "full": 14, "disabled": 8, "no-such-domain": 6, "expired": 5, "policy": 5}
 _MIX_NAMES = tuple(_MIX)
 _MIX_BOUNDS = tuple(itertools.accumulate(_MIX.values()))[:-1]
 
@@ -133,9 +141,9 @@ def behave(address: str, *, bounce_rate: float = 0.0, seed: int = 0) -> Behaviou
     codes = _CODES.match(rest)
     code, status = codes.groups() if codes else (None, None)
     if name == "bounce" and status and status[0] != "2":
-        return Behaviour(answers=(_failed(status),))
+        return Behaviour(f"bounces with {status}", answers=(_failed(status),))
     if name == "refuse" and (code or status):
-        return Behaviour(at_rcpt=_refused_with(code, status))
+        return _refused_with(code, status)
     return CATALOGUE[name]
 
 
@@ -144,12 +152,14 @@ def fill(text: str, address: str) -> str:
     return text.replace("{recipient}", address).replace("{domain}", address.rpartition("@")[2])
 
 
-def _refused_with(code: str | None, status: str | None) -> Reply | None:
+def _refused_with(code: str | None, status: str | None) -> Behaviour:
     if (code or status or "")[0] == "2":
-        return None
-    if status is None:
-        return Reply(int(code or 0), _OTHERWISE[(code or "5")[0]][1])  # some servers give no status
-    return _refusal(status, int(code or 0))
+        return ORDINARY
+    if status is not None:
+        reply = _refusal(status, int(code or 0))
+    else:  # some servers give none
+        reply = Reply(int(code or 0), _OTHERWISE[(code or "5")[0]][1])
+    return Behaviour(f"is refused at RCPT with {reply.code}", at_rcpt=reply)
 
 
 def _at_random(address: str, bounce_rate: float, seed: int) -> Behaviour:

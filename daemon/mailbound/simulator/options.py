@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(kw_only=True, eq=False)
 class Options:
-    """What a simulator can be told; all of it may be changed while it runs, except where it listens.
+    """What a simulator can be told; what is about recipients and replies may be changed while it runs.
 
     Without a certificate there is no TLS. With one, `tls` says whether clients ask for it by
     STARTTLS and STLS, or begin with it.

@@ -17,7 +17,6 @@ _REASONS = {
     "5.1.1": "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup",
     "5.2.2": "554 5.2.2 STOREDRV.Deliver.Exception:QuotaExceededException; Mailbox is full",
     "5.2.1": "550 5.2.1 RESOLVER.RST.RecipientDisabled; mailbox is disabled",
-    "5.7.1": "550 5.7.1 Service unavailable, Client host [192.0.2.25] blocked using a list of poor senders",
     "4.4.7": "550 4.4.7 QUEUE.Expired; message expired",
 }
 

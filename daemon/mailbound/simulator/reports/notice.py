@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import format_datetime
@@ -100,11 +101,9 @@ class Notice:
         ), self.envelope.header
 
     def field(self, name: str) -> str:
-        """Return a field of the message, unfolded, or "" if it has none."""
-        unfolded = (
-            self.envelope.header.decode("utf-8", "replace").replace("\r\n ", " ").replace("\r\n\t", " ")
-        )
+        """Return a field of the message on one line, or "" if it has none."""
+        unfolded = re.sub(r"\r\n(?=[ \t])", "", self.envelope.header.decode("utf-8", "replace"))
         for line in unfolded.split("\r\n"):
             if line.lower().startswith(f"{name}:"):
-                return line.partition(":")[2].strip()
+                return " ".join(line.partition(":")[2].split())
         return ""
