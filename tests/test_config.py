@@ -312,6 +312,17 @@ def test_secrets_come_from_the_environment_where_systemd_hands_over_none(tmp_pat
     assert store.inbound.password.get_secret_value() == "canary-two"
 
 
+def test_all_secrets_can_be_handed_to_the_log(tmp_path):
+    database = '[database]\nurl = "postgresql+psycopg://m@db/m"\npassword_credential = "database-password"\n'
+    environment = {**SECRETS, "DATABASE_PASSWORD": "canary-three"}
+    loaded = config.load(write(tmp_path, database + GOOD), environment=environment)
+    assert {secret.get_secret_value() for secret in loaded.secrets} == {
+        "canary-one",
+        "canary-two",
+        "canary-three",
+    }
+
+
 def test_secrets_come_from_systemd_and_then_from_nowhere_else(tmp_path):
     (tmp_path / "relay-password").write_bytes(b"from-systemd\r\n")
     environment = {**SECRETS, "CREDENTIALS_DIRECTORY": str(tmp_path)}

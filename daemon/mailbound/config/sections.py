@@ -210,6 +210,12 @@ class Config(Section):
             f"{place}.{key}: {text}" for place, section in sections.items() for key, text in section.doubts()
         )
 
+    @property
+    def secrets(self) -> tuple[SecretStr, ...]:
+        """Return every secret that is at hand, so that the log can hide it wherever it turns up."""
+        accounts = [account for store in self.stores.values() for account in (store.outbound, store.inbound)]
+        return tuple(owner.password for owner in (self.database, *accounts) if owner.password is not None)
+
     @field_validator("stores", mode="after")
     @classmethod
     def _some(cls, stores: dict[str, Store]) -> dict[str, Store]:
