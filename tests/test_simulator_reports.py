@@ -162,6 +162,13 @@ def test_a_domain_always_reports_in_the_same_form_and_domains_differ():
     assert [form_of(domain.upper()) for domain in domains] == [form_of(domain) for domain in domains]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_subject_that_breaks_lines_breaks_none_in_the_report(form):
+    (octets,) = answers("bounce@x.test", form=form, content=b"Subject: a\nb\rc\r\n\r\nx\r\n")
+    header = octets.partition(b"\r\n\r\n")[0]
+    assert not re.search(rb"(?<!\r)\n|\r(?!\n)", header)
+
+
 # When a report is sent
 
 
