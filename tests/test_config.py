@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from typer.testing import CliRunner
@@ -96,6 +96,7 @@ def test_deep_nesting_is_a_fault(tmp_path):
 
 @patient
 @given(TEXT, TEXT)
+@example("", "[key]")  # which is also pydantic's own word for a key
 def test_whatever_stands_in_the_file_each_fault_is_one_line(tmp_path_factory, value, key):
     path = tmp_path_factory.getbasetemp() / "any.toml"
     quoted = "".join(f"\\U{ord(c):08x}" for c in key)

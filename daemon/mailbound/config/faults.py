@@ -28,8 +28,10 @@ _WRONG_KIND = {
 
 def translate(error: ErrorDetails) -> Iterator[Fault]:
     """Give the faults that an error of pydantic stands for."""
-    place = tuple(str(part) for part in error["loc"] if part != "[key]")
+    place = tuple(str(part) for part in error["loc"])
     kind = error["type"]
+    if kind != "extra_forbidden" and place[-1] == "[key]":  # pydantic's word for a fault of the key itself
+        place = place[:-1]
     context = error.get("ctx", {})
     if kind == "value_error" and isinstance(context["error"], SectionFaults):
         yield from (((*place, key), text) for key, text in context["error"].findings)

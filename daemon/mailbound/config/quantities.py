@@ -35,10 +35,8 @@ def quote(value: object) -> str:
         return "a table"
     if isinstance(value, list | tuple):
         return "a list"
-    if isinstance(value, bool | str):
-        text = json.dumps(value, ensure_ascii=not str(value).isprintable())
-    else:
-        text = str(value)
+    literal = isinstance(value, bool | str)
+    text = json.dumps(value, ensure_ascii=not str(value).isprintable()) if literal else str(value)
     return text if len(text) <= 80 else text[:76] + "…" + text[-1]
 
 

@@ -51,7 +51,7 @@ class Surroundings:
     secrets: dict[str, SecretStr] = field(default_factory=dict)
 
 
-class SectionFaults(ValueError):  # noqa: N818 - several at once
+class SectionFaults(ValueError):
     """Faults between the keys of one section."""
 
     def __init__(self, findings: tuple[Finding, ...]) -> None:
