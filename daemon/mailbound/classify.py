@@ -25,6 +25,7 @@ NO_RULE = "none"
 
 _KEYS = frozenset({"name", "category", "permanent", "status", "code", "text", "example", "source"})
 _STATUS = re.compile(r"([45X])\.(\d{1,3})\.(\d{1,3})\Z")
+_ADDRESS = re.compile(r"[^\s<>()\[\],;:\"'@]{1,64}@[\w-]+(?:\.[\w-]+)*")
 _REPLY_CODE = re.compile(r"(?<![\w.#-])([245][0-5]\d)(?=[\s:;,-]|\Z)(?!-\d)")
 
 # Before RCPT a reply cannot speak of the recipient, whatever it says (RFC 5321 §3.3).
@@ -133,7 +134,8 @@ def classify_reply(reply: Reply, phase: Phase, known: Rules) -> Verdict:
 
 def judge(status: StatusCode | None, code: int, text: str, known: Rules) -> Verdict:
     """Return what a failure means, by its status (None), reply code (0 if unknown) and text."""
-    text = " ".join(text.lower().replace("_", " ").split())  # USER_UNKNOWN is words as well
+    text = _ADDRESS.sub("someone@somewhere", text.lower())  # what somebody is called decides nothing
+    text = " ".join(text.replace("_", " ").split())  # USER_UNKNOWN is words as well
     lasting = _lasts(status, code)
     for rule in known.ordered:
         if rule.fits(status, code, text):

@@ -132,7 +132,9 @@ def _recipient(fields: Fields, mail: Mail, otherwise: str) -> RecipientReport | 
         return None
     kind, text = typed(fields.get("diagnostic-code", ""))
     if not text and action in {Action.FAILED, Action.DELAYED}:
-        text = mail.said_of(final) or mail.said_of(original) or otherwise
+        text = mail.said_of(final) or mail.said_of(original)
+    if not text and (stated is None or stated.is_bare):
+        text = otherwise
     return RecipientReport(
         final_recipient=final,
         original_recipient=original,

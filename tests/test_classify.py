@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailbound import classify
+from mailbound.errors import ConfigError
+from mailbound.model import Action, Category, Fault, Phase, Reply
+from mailbound.reading.report import RecipientReport
+from mailbound.status import StatusCode
+
+RULES = classify.rules()
+
+# The registry at IANA as of 2024-12-06: every subject and detail that 4.x.x or 5.x.x may carry.
+REGISTERED = {
+    0: [0],
+    1: range(11),
+    2: range(5),
+    3: range(7),
+    4: range(8),
+    5: range(7),
+    6: range(11),
+    7: range(31),
+}
+
+
+def verdict(text, *, status=None, action=Action.FAILED):
+    found = StatusCode.find(status) if status else None
+    report = RecipientReport("bob@example.org", action=action, status=found, diagnostic_code=text)
+    return classify.classify(report, RULES)
+
+
+@pytest.mark.parametrize("rule", RULES.ordered, ids=lambda rule: rule.name)
+def test_a_rule_takes_its_own_example(rule):
+    code = re.match(r"[245]\d\d", rule.example)
+    found = classify.judge(
+        StatusCode.find(rule.example), int(code[0]) if code else 0, rule.example, RULES
+    )
+    assert (found.rule, found.category) == (rule.name, rule.category)
+    assert rule.source
+
+
+def test_there_is_one_rule_of_a_name():
+    names = [rule.name for rule in RULES.ordered]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "code", [StatusCode(c, s, d) for c in (4, 5) for s, details in REGISTERED.items() for d in details], ids=str
+)
+def test_every_registered_status_code_has_a_rule(code):
+    found = classify.judge(code, 0, "", RULES)
+    assert found.permanent is (code.class_ == 5) or found.category in {Category.MAILBOX_FULL, Category.EXPIRED, Category.RATE}
+    assert found.rule.startswith("registry") or code.is_bare
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "category", "permanent"),
+    [
+        pytest.param("smtp; 550 5.1.1 User unknown", "5.1.1", Category.NO_SUCH_USER, True, id="no such user"),
+        pytest.param("450 4.1.1 User unknown", "4.1.1", Category.NO_SUCH_USER, False, id="unknown for now"),
+        pytest.param("550 5.1.1 blocked using zen.spamhaus.org", "5.1.1", Category.BLOCKED, True, id="blocked, 5.1.1"),
+        pytest.param("550 5.1.1 mailbox is full", "5.1.1", Category.MAILBOX_FULL, False, id="full, 5.1.1"),
+        pytest.param("552 5.2.2 Quota exceeded", "5.2.2", Category.MAILBOX_FULL, False, id="full"),
+        pytest.param("all hosts have been failing for a long time", "5.0.0", Category.EXPIRED, False, id="expired, 5.0.0"),
+        pytest.param("451 4.7.1 something", "5.0.0", Category.SYSTEM, False, id="the reply says more than 5.0.0"),
+        pytest.param("550 go away now", "5.0.0", Category.BLOCKED, True, id="go away"),
+        pytest.param("550 no", "5.0.0", Category.UNCLEAR, True, id="a bare 550 is unclear"),
+        pytest.param("", None, Category.UNCLEAR, True, id="silence is unclear"),
+        pytest.param("", "5.999.999", Category.UNCLEAR, True, id="unregistered"),
+        pytest.param("550 5.7.1 <virus@example.org>: no", "5.7.1", Category.POLICY, True, id="a name decides nothing"),
+        pytest.param("550 USER_UNKNOWN", None, Category.NO_SUCH_USER, True, id="underscores"),
+        pytest.param("554 5.7.1 Relay access denied", "5.7.1", Category.POLICY, True, id="relay denied is about us"),
+    ],
+)
+def test_a_report_is_classified(text, status, category, permanent):
+    found = verdict(text, status=status)
+    assert (found.category, found.permanent) == (category, permanent)
+
+
+def test_a_delay_is_never_permanent():
+    assert not verdict("550 5.1.1 User unknown", status="5.1.1", action=Action.DELAYED).permanent
+
+
+@pytest.mark.parametrize("action", sorted(set(Action) - {Action.FAILED, Action.DELAYED}))
+def test_what_did_not_fail_says_nothing_about_the_address(action):
+    found = verdict("550 5.1.1 User unknown", status="5.1.1", action=action)
+    assert (found.category, found.permanent, found.rule) == (Category.UNCLEAR, False, f"action-{action}")
+
+
+@pytest.mark.parametrize("phase", [Phase.CONNECT, Phase.EHLO, Phase.STARTTLS, Phase.AUTH, Phase.MAIL])
+@pytest.mark.parametrize("text", ["5.1.1 User unknown", "5.2.2 mailbox is full", "no"])
+def test_before_rcpt_nothing_is_about_the_recipient(phase, text):
+    found = classify.classify_reply(Reply(550, text), phase, RULES)
+    assert found.fault in {Fault.SENDER, Fault.PATH}
+
+
+def test_at_rcpt_the_enhanced_code_of_a_reply_counts():
+    found = classify.classify_reply(Reply(550, "No\n5.1.1 such address"), Phase.RCPT, RULES)
+    assert (found.category, found.permanent, str(found.status)) == (Category.NO_SUCH_USER, True, "5.1.1")
+
+
+def test_rules_of_the_operator_come_first(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'version = "own"\n[[rule]]\nname = "ours"\ncategory = "policy"\ntext = "user unknown"\n'
+        'example = "user unknown"\nsource = "here"\n'
+    )
+    known = classify.Rules.load(path)
+    assert classify.judge(None, 550, "User unknown", known).rule == "ours"
+    assert known.version == f"{RULES.version}+own"
+
+
+def test_every_fault_of_a_rule_file_is_told(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(
+        """
+[[rule]]
+name = "one"
+category = "nonsense"
+text = "x"
+[[rule]]
+name = "two"
+category = "policy"
+text = "("
+[[rule]]
+name = "three"
+category = "policy"
+[[rule]]
+name = "four"
+category = "policy"
+status = ["5.1"]
+[[rule]]
+name = "five"
+category = "policy"
+txet = "x"
+"""
+    )
+    with pytest.raises(ConfigError) as caught:
+        classify.Rules.load(path, tmp_path / "missing.toml")
+    faults = "\n".join(caught.value.faults)
+    for words in ["(one): 'nonsense'", "(two): ", "(three): it has neither", "(four): '5.1'", "(five): unknown key txet"]:
+        assert words in faults
+    assert "missing.toml" in faults
+
+
+def test_every_category_has_a_word_in_the_shared_vocabulary():
+    assert classify.SISIMAI.keys() == set(Category)
+
+
+@given(st.text(max_size=200), st.integers(0, 999))
+def test_any_text_gets_a_verdict(text, code):
+    assert isinstance(classify.judge(None, code, text, RULES).category, Category)
