@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import stat
 import sys
@@ -27,8 +28,11 @@ class File:
     form: str | None = None
 
     def octets(self) -> int:
-        """Return how many octets it has."""
-        return self.stream.seek(0, 2)
+        """Return how many octets it has; where it is being read stays as it is."""
+        at = self.stream.tell()
+        size = self.stream.seek(0, os.SEEK_END)
+        self.stream.seek(at)
+        return size
 
 
 @contextlib.contextmanager
