@@ -178,7 +178,7 @@ def as_json(record: Record) -> str:
 def as_text(record: Record, *, colours: bool) -> str:
     """Return a record as one line for a person: the moment (UTC), the level, the event, its fields."""
 
-    def style(text: str, name: str, *, bold: bool = False) -> str:
+    def style(text: str, name: str, *, bold: bool | None = None) -> str:
         return typer.style(text, fg=name, bold=bold) if colours and text else text
 
     when = style(terminal.cell(record.at), "bright_black")
