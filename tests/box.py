@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,13 +11,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
 
-from mailbound.database import tables
+from mailbound.database import activities, schema, segments, tables
+from mailbound.database.activities import Plan
 from mailbound.database.engine import Database
+from world import NOW, World
 
 _PATIENCE_SECONDS = 60.0
 
@@ -74,7 +78,9 @@ class Box:
         (template / "subject.txt").write_text("Spring for {{ name }}\n")
         (template / "text.txt").write_text("Hello {{ name }}, to leave: {{ unsubscribe_url }}\n")
         self.log = folder / "daemon.log"
+        self.environment: dict[str, str] = {}  # what the program finds there besides the usual
         self.process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0  # in the log
         self._database: Database | None = None
 
     def __enter__(self) -> Self:
@@ -110,7 +116,16 @@ class Box:
 
     def start(self, *, prefix: Iterable[str] = ()) -> None:
         """Start the daemon, and return when it is up; `prefix` goes before its command line."""
-        offset = self.log.stat().st_size if self.log.exists() else 0
+        self.launch(prefix=prefix)
+
+        def up() -> bool:
+            return b"service.started" in self.log.read_bytes()[self._started_at :]
+
+        self.wait(up, "the daemon to start")
+
+    def launch(self, *, prefix: Iterable[str] = ()) -> None:
+        """Start the daemon, whatever comes of it."""
+        self._started_at = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*prefix, *_PROGRAM, "--config", str(self.folder / "config.toml"), "run"],
@@ -121,34 +136,48 @@ class Box:
                 start_new_session=True,
             )
 
-        def up() -> bool:
-            assert self.process is not None
-            said = self.log.read_bytes()[offset:]
-            assert self.process.poll() is None, said.decode()
-            return b"service.started" in said
-
-        self.wait(up, "the daemon to start")
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the daemon."""
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def stop(self) -> int:
         """Stop the daemon in good order and return its exit status."""
+        self.signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait until the daemon has ended, by itself or by what struck it, and return its exit status."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(_PATIENCE_SECONDS)
+        try:
+            status = self.process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"waited for the daemon to end:\n{self.log.read_text()[-5000:]}") from None
         self.process = None
         return status
+
+    def strike(self) -> None:
+        """Kill the daemon from any thread, and return once it is dead; `ended` says so to the test."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):  # `ended` was quicker
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
 
     def kill(self) -> None:
         """Kill the daemon, and its children with it, as a power cut would."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and its status was looked at
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
 
     def wait(self, condition: Callable[[], bool], what: str, *, seconds: float = _PATIENCE_SECONDS) -> None:
-        """Return once `condition` holds. Fails with the log if it does not come to that."""
+        """Return once `condition` holds. Fails with the log if it does not come to that, or the daemon ends."""
         until = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < until, f"waited for {what}:\n{self.log.read_text()[-5000:]}"
+            ended = self.process is not None and self.process.poll() is not None
+            late = time.monotonic() > until
+            assert not (ended or late), f"waited for {what}:\n{self.log.read_text()[-5000:]}"
             time.sleep(0.05)
 
     def events(self) -> list[dict[str, Any]]:
@@ -211,9 +240,34 @@ class Box:
             "activity", "create", activity, "--segment", "all", "--template", "spring", "--at", "now", *more
         )
 
+    def populate(self, addresses: Mapping[str, str]) -> None:
+        """Put recipients into a new database, opted in, and a segment of all; quicker than by commands."""
+        schema.upgrade(self.database)
+        with self.database.begin() as connection:
+            here = World(connection)
+            for name, address in addresses.items():
+                here.person(name, address=address)
+            segments.create(connection, "all", "external_id <> ''", now=NOW)
+
+    def schedule(self, activity: str, **plan: Any) -> None:
+        """Create an activity for everybody, due now unless `plan` says otherwise; quicker than by a command."""
+        now = datetime.now(UTC)
+        defaults = {
+            "store": "main",
+            "segment": "all",
+            "template": "spring",
+            "time_zone": "UTC",
+            "grace": timedelta(hours=1),
+            "expires_after": timedelta(days=4),
+            "in_doubt": str(self.settings["in_doubt"]),
+            "starts_at": now,
+        }
+        with self.database.begin() as connection:
+            activities.create(connection, Plan(name=activity, **{**defaults, **plan}), now=now)
+
     def _environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("MAILBOUND")}
-        return {**clean, "RELAY_PASSWORD": "secret", "MAILBOX_PASSWORD": "secret"}
+        return {**clean, "RELAY_PASSWORD": "secret", "MAILBOX_PASSWORD": "secret", **self.environment}
 
 
 _PROGRAM = [sys.executable, "-m", "mailbound.cli"]

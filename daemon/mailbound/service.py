@@ -18,7 +18,6 @@ from typing import Protocol
 
 import structlog
 import uvloop
-from pydantic import SecretStr
 
 from mailbound import classify, config, logs, mailbox, relay
 from mailbound.config import Config, Store
@@ -52,8 +51,8 @@ class Loop(Protocol):
 
 def run(path: Path) -> None:
     """Run the daemon until SIGTERM. Raises ConfigError or DatabaseError if it cannot start."""
-    settings = config.load(path)
-    logs.configure(settings.log, secrets=_secrets(settings))
+    settings = config.load(path, secrets=True)
+    logs.configure(settings.log, secrets=settings.secrets)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Service(path, settings).run())
 
@@ -144,7 +143,7 @@ class _Service:
         """Read the configuration again; return False, and keep the old one, if the new one is bad."""
         self._notifier.reloading()
         try:
-            settings = config.load(self._path)
+            settings = config.load(self._path, secrets=True)
             faults = []
         except ConfigError as error:
             faults = error.faults
@@ -157,7 +156,7 @@ class _Service:
             self._notifier.ready("the new configuration is bad, the old one stays: see the log")
             return False
         self._settings = settings
-        logs.configure(settings.log, secrets=_secrets(settings))
+        logs.configure(settings.log, secrets=settings.secrets)
         log.info("config.reloaded")
         return True
 
@@ -290,12 +289,6 @@ async def open_mailbox(store: Store, settings: Config) -> mailbox.Mailbox:
         ca_file=inbox.ca_file,
         max_size_octets=settings.inbound.largest,
     )
-
-
-def _secrets(settings: Config) -> list[SecretStr]:
-    """Return every password, so that the log can hide it wherever it turns up."""
-    accounts = [account for store in settings.stores.values() for account in (store.outbound, store.inbound)]
-    return [account.password for account in accounts if account.password is not None]
 
 
 def _token(command: tuple[str, ...]) -> Callable[[], Awaitable[str]]:

@@ -55,7 +55,7 @@ def create(
     from mailbound.database import activities
     from mailbound.template import Template
 
-    settings = config.load(context.obj, secrets=False)
+    settings = config.load(context.obj)
     if in_doubt not in {None, "resend", "hold"}:
         raise InputError(f"--in-doubt: {in_doubt} is neither resend nor hold")
     Template.load(settings.templates.folder / template)
@@ -154,7 +154,7 @@ def start(context: typer.Context, name: Name) -> None:
     from mailbound.database import activities, runs
     from mailbound.template import Template
 
-    settings = config.load(context.obj, secrets=False)
+    settings = config.load(context.obj)
     now = datetime.now(UTC)
     with terminal.open_database(context) as database, database.begin() as connection:
         activity = activities.find(connection, name)
@@ -190,7 +190,7 @@ def resume(context: typer.Context, name: Name) -> None:
     from mailbound import config
     from mailbound.database import bounces
 
-    settings = config.load(context.obj, secrets=False)
+    settings = config.load(context.obj)
     with terminal.open_database(context) as database, database.begin() as connection:
         run = _open_run(connection, name, RunState.PAUSED, RunState.HALTED)
         _move(connection, run, RunEvent.RESUME)

@@ -165,7 +165,7 @@ def explain(
     from mailbound.database import bounces, inbound_mail, nodes, stores
     from mailbound.inbound import findings
 
-    settings = config.load(context.obj, secrets=False)
+    settings = config.load(context.obj)
     rules = classify.Rules.load()
     with terminal.open_database(context) as database, database.look() as connection:
         is_number = mail.isdecimal() and not Path(mail).exists()

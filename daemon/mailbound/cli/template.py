@@ -26,7 +26,7 @@ def create(
     """Make a folder with a small working template, to be changed."""
     from mailbound import config, samples
 
-    folder = config.load(context.obj, secrets=False).templates.folder / name
+    folder = config.load(context.obj).templates.folder / name
     if folder.exists():
         raise InputError(f"{folder} exists already")
     samples.write_template(folder)
@@ -50,7 +50,7 @@ def check(
     from mailbound import config
     from mailbound.template import Template
 
-    settings = config.load(context.obj, secrets=False)
+    settings = config.load(context.obj)
     folder: Path = settings.templates.folder / name
     template = Template.load(folder)
     if segment is None:

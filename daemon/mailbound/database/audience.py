@@ -34,6 +34,7 @@ SUPPRESSED = "suppressed"
 SAME_ADDRESS = "same-address"
 
 _Id = sa.ColumnElement[int]
+_Moment = sa.ColumnElement[datetime] | datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _people() -> sa.FromClause:
 
 
 def objection(
-    recipient_id: _Id, address_id: _Id, domain_id: _Id, store_id: int, now: datetime
+    recipient_id: _Id, address_id: _Id, domain_id: _Id, store_id: _Id | int, now: _Moment
 ) -> sa.ColumnElement[str | None]:
     """Return why a recipient gets nothing, or NULL."""
     return sa.case(
@@ -180,7 +181,7 @@ def opted_in(recipient_id: _Id, store_id: _Id | int) -> sa.ColumnElement[bool]:
     )
 
 
-def deliverable(address_id: _Id, now: datetime) -> sa.ColumnElement[bool]:
+def deliverable(address_id: _Id, now: _Moment) -> sa.ColumnElement[bool]:
     """Return whether an address can be mailed."""
     return sa.not_(
         _has_status(address_id, RecipientStatus.UNDELIVERABLE)
@@ -188,7 +189,7 @@ def deliverable(address_id: _Id, now: datetime) -> sa.ColumnElement[bool]:
     )
 
 
-def suppressed(address_id: _Id, domain_id: _Id, now: datetime) -> sa.ColumnElement[bool]:
+def suppressed(address_id: _Id, domain_id: _Id, now: _Moment) -> sa.ColumnElement[bool]:
     """Return whether an operator suppressed the address or its domain."""
     return sa.exists().where(
         (suppression.c.address_id == address_id) | (suppression.c.domain_id == domain_id),
@@ -197,7 +198,7 @@ def suppressed(address_id: _Id, domain_id: _Id, now: datetime) -> sa.ColumnEleme
 
 
 def _has_status(
-    address_id: _Id, status: RecipientStatus, now: datetime | None = None
+    address_id: _Id, status: RecipientStatus, now: _Moment | None = None
 ) -> sa.ColumnElement[bool]:
     row = recipient_status.alias()
     conditions = [row.c.address_id == address_id, row.c.status == status]

@@ -26,9 +26,10 @@ class Cause:
     undoes: int | None = None
 
 
-def upsert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT for `table` that knows ON CONFLICT in this database's dialect."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+def upsert(connection: sa.Connection | str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT for `table` that knows ON CONFLICT in a connection's dialect, or in the one named."""
+    dialect = connection if isinstance(connection, str) else connection.dialect.name
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 def set_opt_in(

@@ -6,6 +6,7 @@ and become `unknown`. `recover` does both.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,29 +69,11 @@ def claim(
 
     Those who may not get it any more are skipped here, so that no connection is spent on them.
     """
-    due = (
-        sa.select(delivery.c.id)
-        .where(
-            delivery.c.run_id == run_id,
-            delivery.c.state == DeliveryState.QUEUED,
-            delivery.c.next_attempt_at <= now,
-            delivery.c.domain_id.not_in(but_domains),
-        )
-        .order_by(delivery.c.next_attempt_at, delivery.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    claimed = lifecycle.advance(DeliveryState.QUEUED, DeliveryEvent.CLAIM)
-    taken = (
-        delivery.update()
-        .where(delivery.c.id.in_(due.scalar_subquery()))
-        .values(state=claimed, node_id=node_id)
-        .returning(delivery.c.id)
-    )
-    ids = list(connection.execute(taken).scalars())
+    asked = {"of_run": run_id, "node": node_id, "now": now, "most": limit, "but_domains": list(but_domains)}
+    ids = list(connection.execute(_claim(), asked).scalars())
     if not ids:
         return []
-    rows = connection.execute(_people(ids, store_id, now)).all()
+    rows = connection.execute(_people(), {"ids": ids, "store_id": store_id, "now": now}).all()
     skipped = [
         Settlement(row.id, DeliveryEvent.SKIP, reason=ERASED if row.external_id is None else row.objection)
         for row in rows
@@ -116,9 +99,42 @@ def claim(
     ]
 
 
-def _people(ids: Sequence[int], store_id: int, now: datetime) -> sa.Select[Any]:
+# Building a statement takes SQLAlchemy longer than running it, so those of the hot path are built once.
+
+_NOW = sa.bindparam("now", type_=delivery.c.marked_at.type)
+_IDS = sa.bindparam("ids", expanding=True, type_=delivery.c.id.type)
+
+
+@functools.cache
+def _claim() -> sa.UpdateBase:
+    due = (
+        sa.select(delivery.c.id)
+        .where(
+            delivery.c.run_id == sa.bindparam("of_run"),
+            delivery.c.state
+            == sa.literal_column(f"'{DeliveryState.QUEUED}'"),  # so that the partial index serves
+            delivery.c.next_attempt_at <= _NOW,
+            delivery.c.domain_id.not_in(sa.bindparam("but_domains", expanding=True)),
+        )
+        .order_by(delivery.c.next_attempt_at, delivery.c.id)
+        .limit(sa.bindparam("most"))
+        .with_for_update(skip_locked=True)
+    )
+    return (
+        delivery.update()
+        .where(delivery.c.id.in_(due.scalar_subquery()))
+        .values(
+            state=lifecycle.advance(DeliveryState.QUEUED, DeliveryEvent.CLAIM), node_id=sa.bindparam("node")
+        )
+        .returning(delivery.c.id)
+    )
+
+
+@functools.cache
+def _people() -> sa.Select[Any]:
+    store_id: sa.ColumnElement[int] = sa.bindparam("store_id", type_=sa.Integer())
     objection = audience.objection(
-        delivery.c.recipient_id, delivery.c.address_id, delivery.c.domain_id, store_id, now
+        delivery.c.recipient_id, delivery.c.address_id, delivery.c.domain_id, store_id, _NOW
     )
     return (
         sa.select(
@@ -140,7 +156,7 @@ def _people(ids: Sequence[int], store_id: int, now: datetime) -> sa.Select[Any]:
                 recipient, recipient.c.id == delivery.c.recipient_id
             )
         )
-        .where(delivery.c.id.in_(ids))
+        .where(delivery.c.id.in_(_IDS))
         .order_by(delivery.c.id)
     )
 
@@ -153,6 +169,11 @@ def mark(connection: sa.Connection, ids: Sequence[int], *, node_id: int, now: da
     """
     if not ids:
         return set()
+    return set(connection.execute(_mark(), {"ids": list(ids), "node": node_id, "now": now}).scalars())
+
+
+@functools.cache
+def _mark() -> sa.UpdateBase:
     store_id = (
         sa.select(activity.c.store_id)
         .join(run, run.c.activity_id == activity.c.id)
@@ -163,26 +184,25 @@ def mark(connection: sa.Connection, ids: Sequence[int], *, node_id: int, now: da
     same_address = sa.exists().where(
         recipient.c.id == delivery.c.recipient_id, recipient.c.address_id == delivery.c.address_id
     )
-    marked = (
+    return (
         delivery.update()
         .where(
-            delivery.c.id.in_(ids),
+            delivery.c.id.in_(_IDS),
             delivery.c.state.in_(lifecycle.sources(DeliveryEvent.MARK)),
-            delivery.c.node_id == node_id,
+            delivery.c.node_id == sa.bindparam("node"),
             store_id.isnot(None),
             audience.opted_in(delivery.c.recipient_id, store_id),
-            audience.deliverable(delivery.c.address_id, now),
-            sa.not_(audience.suppressed(delivery.c.address_id, delivery.c.domain_id, now)),
+            audience.deliverable(delivery.c.address_id, _NOW),
+            sa.not_(audience.suppressed(delivery.c.address_id, delivery.c.domain_id, _NOW)),
             same_address,
         )
         .values(
             state=lifecycle.advance(DeliveryState.CLAIMED, DeliveryEvent.MARK),
             attempt=delivery.c.attempt + 1,
-            marked_at=now,
+            marked_at=_NOW,
         )
         .returning(delivery.c.id)
     )
-    return set(connection.execute(marked).scalars())
 
 
 def settle(
@@ -224,6 +244,7 @@ def settle(
     return states
 
 
+@functools.cache
 def _settled() -> sa.Update:
     names = ("state", "node_id", "attempt", "next_attempt_at", "reason", "status", "reply", "settled_at")
     return (
@@ -305,7 +326,7 @@ def resend(connection: sa.Connection, delivery_id: int, *, now: datetime) -> Non
 
 def withdrawn(connection: sa.Connection, delivery_id: int, store_id: int, *, now: datetime) -> Settlement:
     """Return what shall become of a delivery whose mark was refused: skipped for a reason, or queued again."""
-    row = connection.execute(_people([delivery_id], store_id, now)).one()
+    row = connection.execute(_people(), {"ids": [delivery_id], "store_id": store_id, "now": now}).one()
     if row.external_id is None or row.objection:
         return Settlement(delivery_id, DeliveryEvent.SKIP, reason=row.objection or ERASED)
     _readdress(connection, delivery_id, now=now)
@@ -383,5 +404,9 @@ def any_open(connection: sa.Connection, run_id: int) -> bool:
 
 
 def _lock(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Any]:
-    wanted = sa.select(delivery).where(delivery.c.id.in_(ids)).order_by(delivery.c.id).with_for_update()
-    return {row.id: row for row in connection.execute(wanted)} if ids else {}
+    return {row.id: row for row in connection.execute(_locked(), {"ids": list(ids)})} if ids else {}
+
+
+@functools.cache
+def _locked() -> sa.Select[Any]:
+    return sa.select(delivery).where(delivery.c.id.in_(_IDS)).order_by(delivery.c.id).with_for_update()

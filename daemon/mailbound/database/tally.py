@@ -5,6 +5,7 @@ Open states count as `open`. A row belongs to one node, so that no two hosts wai
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from datetime import datetime
 
@@ -49,12 +50,16 @@ class Moves:
             if count
         ]
         if rows:
-            insert = changes.upsert(connection, tally)
-            added = insert.on_conflict_do_update(
-                index_elements=list(tally.primary_key), set_={"count": tally.c.count + insert.excluded.count}
-            )
-            connection.execute(added, rows)
+            connection.execute(_added(connection.dialect.name), rows)
         self._deltas.clear()
+
+
+@functools.cache
+def _added(dialect: str) -> sa.Insert:
+    insert = changes.upsert(dialect, tally)
+    return insert.on_conflict_do_update(
+        index_elements=list(tally.primary_key), set_={"count": tally.c.count + insert.excluded.count}
+    )
 
 
 def outcome(state: DeliveryState) -> str:

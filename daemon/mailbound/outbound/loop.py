@@ -31,8 +31,8 @@ from mailbound.template import TemplateFault
 log = structlog.get_logger()
 
 _IDLE_SECONDS = 0.5
-_AHEAD = 3
-"""How many deliveries a courier are claimed and composed ahead of time."""
+_AHEAD = 10
+"""How many deliveries a courier are claimed and composed ahead of time; half of them are claimed at once."""
 
 _SHORT_WAIT_SECONDS = 1.0
 """A domain that would have to wait longer is left in the database for now."""
@@ -138,10 +138,9 @@ class Outbound:
                 await self._sleep(_IDLE_SECONDS)
 
     async def _feed_run(self, run: Run, activity: Activity, *, share: int) -> int:
-        room = self._parts.connections * _AHEAD - self._queue.qsize()
-        while room <= 0:
-            await self._sleep(0.01)
-            room = self._parts.connections * _AHEAD - self._queue.qsize()
+        ahead = self._parts.connections * _AHEAD
+        while (room := ahead - self._queue.qsize()) < ahead // 2:
+            await self._sleep(0.002)
         claimed = await self._parts.database.run(
             deliveries.claim,
             run_id=run.id,
