@@ -69,14 +69,14 @@ def compose(
         raise InputError(
             f"{path}: stores.{activity.store}: {activity.name} needs it, and it is not there any more"
         )
-    frame = composer.Frame(
-        template=Template.load(settings.templates.folder / activity.template),
+    frame = composer.Frame.of(
+        Template.load(settings.templates.folder / activity.template),
         key=key,
         day=tokens.day_number(now),
         store=store,
         store_id=activity.store_id,
         activity=activity.name,
-        unsubscribe_url=settings.web.unsubscribe_url,
+        web=settings.web,
     )
     claimed = Claimed(
         id=0,

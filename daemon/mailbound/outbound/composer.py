@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from mailbound import message, tokens
@@ -29,12 +29,30 @@ class Frame:
     """What all letters of a run share."""
 
     template: Template
+    enclosures: message.Enclosures
+    sender: message.Sender
     key: Key
     day: int
     store: Store
     store_id: int
     activity: str
     unsubscribe_url: str | None
+
+    @classmethod
+    def of(
+        cls, template: Template, *, key: Key, day: int, store: Store, store_id: int, activity: str, web: Web
+    ) -> Self:
+        """Prepare what is the same in all letters. Raises MessageFault for a value that no message can carry."""
+        sender = message.Sender.of_store(
+            name=store.name,
+            own=store.from_,
+            inbound=store.inbound.address,
+            outbound=store.outbound.address,
+            list_id=store.list_id,
+        )
+        enclosures = message.enclose(template)
+        url = web.unsubscribe_url
+        return cls(template, enclosures, sender, key, day, store, store_id, activity, url)
 
 
 class Composer:
@@ -52,21 +70,21 @@ class Composer:
         self._frames: OrderedDict[int, Frame] = OrderedDict()
 
     async def compose(self, delivery: Claimed, run: Run, activity: Activity) -> Letter:
-        """Return the letter of a delivery, as its recipient is now. Raises TemplateFault if there can be none."""
+        """Return the letter of a delivery, as its recipient is now. Raises as `compose` does."""
         frame = self._frames.get(run.id) or await self._prepare(run, activity)
         return compose(frame, delivery, now=self._clock())
 
     async def _prepare(self, run: Run, activity: Activity) -> Frame:
         content = await self._database.read(runs.frozen_template, run.template_id or 0)
         keys = await self._database.read(nodes.keys)
-        frame = Frame(
-            template=Template.thaw(content),
+        frame = Frame.of(
+            Template.thaw(content),
             key=keys[run.key_id or 0],
             day=run.day or 0,
             store=self._store,
             store_id=self._store_id,
             activity=activity.name,
-            unsubscribe_url=self._web.unsubscribe_url,
+            web=self._web,
         )
         self._frames[run.id] = frame
         if len(self._frames) > _KEPT:
@@ -75,7 +93,11 @@ class Composer:
 
 
 def compose(frame: Frame, delivery: Claimed, *, now: datetime) -> Letter:
-    """Return the letter of a delivery. Raises TemplateFault if the template cannot be filled for its recipient."""
+    """Return the letter of a delivery.
+
+    Raises TemplateFault if the template cannot be filled for its recipient, MessageFault if a value cannot stand in a
+    message.
+    """
     store = frame.store
     inbound = store.inbound.address
     wish = tokens.for_unsubscribe(frame.key, delivery.recipient_id, store=frame.store_id)
@@ -83,20 +105,13 @@ def compose(frame: Frame, delivery: Claimed, *, now: datetime) -> Letter:
     mailto = _unsubscribe_mailto(store, wish)
     rendered = frame.template.render(_values(frame, delivery, url or mailto))
     content = message.compose(
-        message.Sender(
-            name=store.name,
-            address=inbound,
-            from_=store.from_,
-            reply_to=store.outbound.address,
-            list_id=store.list_id,
-        ),
-        to=(delivery.name, delivery.address),
-        rendered=rendered,
-        parts=frame.template.parts,
-        message_id=_token(frame, Purpose.MESSAGE_ID, delivery),
+        frame.sender,
+        message.Mailbox(delivery.address, delivery.name),
+        rendered,
+        frame.enclosures,
+        message_id=f"{_token(frame, Purpose.MESSAGE_ID, delivery)}@{inbound.rpartition('@')[2]}",
         date=now,
-        unsubscribe_mailto=mailto,
-        unsubscribe_url=url,
+        unsubscribe=message.Unsubscribe(mailto, url),
     )
     return Letter(
         delivery_id=delivery.id,

@@ -21,6 +21,7 @@ from mailbound.database.engine import Database
 from mailbound.database.outcomes import Ended
 from mailbound.database.runs import Run
 from mailbound.lifecycle import DeliveryEvent, RunState
+from mailbound.message import MessageFault
 from mailbound.outbound.composer import Composer
 from mailbound.outbound.courier import Courier, Item
 from mailbound.outbound.writer import Writer
@@ -177,8 +178,8 @@ class Outbound:
     async def _compose(self, delivery: Claimed, run: Run, activity: Activity) -> Item | None:
         try:
             letter = await self._parts.composer.compose(delivery, run, activity)
-        except TemplateFault as fault:
-            settlement = Settlement(delivery.id, DeliveryEvent.FAIL, reason="template", reply=str(fault))
+        except (TemplateFault, MessageFault) as fault:
+            settlement = Settlement(delivery.id, DeliveryEvent.FAIL, reason="not-composed", reply=str(fault))
             self.writer.settle(Ended(delivery.id, settlement))
             log.warning("delivery.failed", delivery=delivery.id, activity=activity.name, why=str(fault))
             return None
