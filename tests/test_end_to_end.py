@@ -175,7 +175,7 @@ def _check_messages(net: MailNet, count: int) -> None:
 def _check_report(box: Box) -> None:
     """Look at what an operator is told."""
     by_reason = {
-        row["reason"]: row["bounces"] for row in box.json("report", "bounces", "--by", "reason")["rows"]
+        row["reason"]: row["bounces"] for row in box.json("report", "bounces", "--by", "reason")["groups"]
     }
     assert by_reason == {
         "no-such-user": 2,
