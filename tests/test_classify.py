@@ -36,9 +36,7 @@ def verdict(text, *, status=None, action=Action.FAILED):
 @pytest.mark.parametrize("rule", RULES.ordered, ids=lambda rule: rule.name)
 def test_a_rule_takes_its_own_example(rule):
     code = re.match(r"[245]\d\d", rule.example)
-    found = classify.judge(
-        StatusCode.find(rule.example), int(code[0]) if code else 0, rule.example, RULES
-    )
+    found = classify.judge(StatusCode.find(rule.example), int(code[0]) if code else 0, rule.example, RULES)
     assert (found.rule, found.category) == (rule.name, rule.category)
     assert rule.source
 
@@ -49,11 +47,17 @@ def test_there_is_one_rule_of_a_name():
 
 
 @pytest.mark.parametrize(
-    "code", [StatusCode(c, s, d) for c in (4, 5) for s, details in REGISTERED.items() for d in details], ids=str
+    "code",
+    [StatusCode(c, s, d) for c in (4, 5) for s, details in REGISTERED.items() for d in details],
+    ids=str,
 )
 def test_every_registered_status_code_has_a_rule(code):
     found = classify.judge(code, 0, "", RULES)
-    assert found.permanent is (code.class_ == 5) or found.category in {Category.MAILBOX_FULL, Category.EXPIRED, Category.RATE}
+    assert found.permanent is (code.class_ == 5) or found.category in {
+        Category.MAILBOX_FULL,
+        Category.EXPIRED,
+        Category.RATE,
+    }
     assert found.rule.startswith("registry") or code.is_bare
 
 
@@ -62,18 +66,32 @@ def test_every_registered_status_code_has_a_rule(code):
     [
         pytest.param("smtp; 550 5.1.1 User unknown", "5.1.1", Category.NO_SUCH_USER, True, id="no such user"),
         pytest.param("450 4.1.1 User unknown", "4.1.1", Category.NO_SUCH_USER, False, id="unknown for now"),
-        pytest.param("550 5.1.1 blocked using zen.spamhaus.org", "5.1.1", Category.BLOCKED, True, id="blocked, 5.1.1"),
+        pytest.param(
+            "550 5.1.1 blocked using zen.spamhaus.org", "5.1.1", Category.BLOCKED, True, id="blocked, 5.1.1"
+        ),
         pytest.param("550 5.1.1 mailbox is full", "5.1.1", Category.MAILBOX_FULL, False, id="full, 5.1.1"),
         pytest.param("552 5.2.2 Quota exceeded", "5.2.2", Category.MAILBOX_FULL, False, id="full"),
-        pytest.param("all hosts have been failing for a long time", "5.0.0", Category.EXPIRED, False, id="expired, 5.0.0"),
-        pytest.param("451 4.7.1 something", "5.0.0", Category.SYSTEM, False, id="the reply says more than 5.0.0"),
+        pytest.param(
+            "all hosts have been failing for a long time",
+            "5.0.0",
+            Category.EXPIRED,
+            False,
+            id="expired, 5.0.0",
+        ),
+        pytest.param(
+            "451 4.7.1 something", "5.0.0", Category.SYSTEM, False, id="the reply says more than 5.0.0"
+        ),
         pytest.param("550 go away now", "5.0.0", Category.BLOCKED, True, id="go away"),
         pytest.param("550 no", "5.0.0", Category.UNCLEAR, True, id="a bare 550 is unclear"),
         pytest.param("", None, Category.UNCLEAR, True, id="silence is unclear"),
         pytest.param("", "5.999.999", Category.UNCLEAR, True, id="unregistered"),
-        pytest.param("550 5.7.1 <virus@example.org>: no", "5.7.1", Category.POLICY, True, id="a name decides nothing"),
+        pytest.param(
+            "550 5.7.1 <virus@example.org>: no", "5.7.1", Category.POLICY, True, id="a name decides nothing"
+        ),
         pytest.param("550 USER_UNKNOWN", None, Category.NO_SUCH_USER, True, id="underscores"),
-        pytest.param("554 5.7.1 Relay access denied", "5.7.1", Category.POLICY, True, id="relay denied is about us"),
+        pytest.param(
+            "554 5.7.1 Relay access denied", "5.7.1", Category.POLICY, True, id="relay denied is about us"
+        ),
     ],
 )
 def test_a_report_is_classified(text, status, category, permanent):
@@ -142,7 +160,13 @@ txet = "x"
     with pytest.raises(ConfigError) as caught:
         classify.Rules.load(path, tmp_path / "missing.toml")
     faults = "\n".join(caught.value.faults)
-    for words in ["(one): 'nonsense'", "(two): ", "(three): it has neither", "(four): '5.1'", "(five): unknown key txet"]:
+    for words in [
+        "(one): 'nonsense'",
+        "(two): ",
+        "(three): it has neither",
+        "(four): '5.1'",
+        "(five): unknown key txet",
+    ]:
         assert words in faults
     assert "missing.toml" in faults
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from mailbound.model import Action, Kind
-from mailbound.reading import arf, autoreply, dsn, hints, prose, unsubscribe
+from mailbound.reading import arf, autoreply, dsn, hints, phrases, prose, unsubscribe
 from mailbound.reading.mail import Mail
 from mailbound.reading.report import RecipientReport, Report
 
@@ -69,7 +69,7 @@ def _worded(raw: bytes, mail: Mail) -> Report | None:
         return None
     speaker, recipients = prose.read(mail)
     part = f"prose:{speaker}"
-    if not recipients:
+    if not recipients and (mail.is_from_daemon or phrases.REPORT_SUBJECT.search(mail.subject)):
         speaker, recipients = hints.read(raw, mail)
         part = f"flufl:{speaker}"
     if recipients:

@@ -7,10 +7,13 @@ import re
 from mailbound.model import Action
 from mailbound.reading.mail import Mail, without_comments
 from mailbound.reading.report import RecipientReport
-from mailbound.reading.structure import text_of
+from mailbound.reading.structure import TEXT_LIMIT, text_of
 from mailbound.status import StatusCode
 
 TYPES = frozenset({"message/delivery-status", "message/global-delivery-status"})
+
+ADDRESS_LIMIT = 1000  # characters of a field in which an address is looked for
+FIELD_LIMIT = 8192  # characters of a field, unfolded, that are read
 
 Fields = dict[str, str]
 """One group of a delivery status: its fields by lower-case name. Of two of one name the first stands."""
@@ -49,7 +52,7 @@ def read(mail: Mail) -> tuple[Fields, tuple[RecipientReport, ...]]:
     groups: list[Fields] = []
     for part in mail.leaves:
         if part.content_type in TYPES:
-            groups += split(text_of(part.content.replace(b"\r\n", b"\n")))
+            groups += split(text_of(part.content[:TEXT_LIMIT].replace(b"\r\n", b"\n")))
     if not groups and mail.may_report:  # its MIME structure was lost on the way: the fields stand in the text
         begin = _IN_TEXT.search(mail.words)
         groups = split(mail.words[begin.start() :]) if begin else []
@@ -83,7 +86,8 @@ def split(text: str) -> list[Fields]:
         if not line.strip():
             groups.append({})
         elif line[0] in " \t" and name in groups[-1]:
-            groups[-1][name] += " " + line.strip()
+            if len(groups[-1][name]) < FIELD_LIMIT:
+                groups[-1][name] += " " + line.strip()
         elif match := _FIELD.match(line):
             name = match[1].lower()
             if name in groups[-1] and name in _OF_RECIPIENT:
@@ -105,7 +109,7 @@ def recipient_address(value: str) -> str:
 
     Angle brackets and comments are dropped; the `utf-8` forms (RFC 6533 §3) and xtext (RFC 3461 §4) are undone.
     """
-    kind, text = typed(value)
+    kind, text = typed(value[:ADDRESS_LIMIT])
     if kind == "utf-8" or "\\x{" in text:
         text = _UNITEXT.sub(_character, text)
     if "@" not in text and "+40" in text:

@@ -13,12 +13,16 @@ from email.message import Message
 from flufl.bounce import _scan
 
 from mailbound.model import Action
+from mailbound.reading import prose
 from mailbound.reading.mail import Mail
 from mailbound.reading.report import RecipientReport
 
 SIZE_LIMIT = 64 * 1024  # its regular expressions and the standard parser are slow on more
 
-_DETECTORS = [detector for detector in _scan._DETECTORS if detector.__name__ != "DSN"]  # noqa: SLF001 - its API stops at the first error
+# DSNs were read before, and better; the last one takes any address between two commas for a bounce.
+_LEFT_OUT = frozenset({"DSN", "LLNL"})
+# Its public API stops at the first detector that raises.
+_DETECTORS = [detector for detector in _scan._DETECTORS if detector.__name__ not in _LEFT_OUT]  # noqa: SLF001
 
 
 def read(raw: bytes, mail: Mail) -> tuple[str, tuple[RecipientReport, ...]]:
@@ -46,11 +50,10 @@ def _run(detector: type, message: Message) -> tuple[Iterable[bytes], Iterable[by
 def _standing(found: Iterable[bytes], action: Action, mail: Mail) -> list[RecipientReport]:
     names = sorted({address.decode("utf-8", "replace") for address in found})
     text = "\n".join(leaf.text for leaf in mail.leaves).lower()
-    failed = ", ".join(mail.headers.all("x-failed-recipients")).lower()
     return [
         RecipientReport(
             final_recipient=name, action=action, diagnostic_code=" ".join(mail.said_of(name).split())
         )
         for name in names
-        if "@" in name and (name.lower() in text or name.lower() in failed)
+        if "@" in name and name.lower() in text and prose.is_recipient(name, mail)
     ]

@@ -22,7 +22,8 @@ ADDRESSES_LIMIT = 16 * 1024
 """How many characters of a field are searched for addresses: 20,000 recipients in To are no help to anybody."""
 
 ADDRESS = re.compile(
-    r"""(?:"(?:[^"\\\n]|\\.){1,64}"|[^\s<>()\[\],;:"'`|=@\\][^\s<>()\[\],;:"`|@\\]{0,127})@[\w-]+(?:\.[\w-]+)*"""
+    r"""(?:"(?:[^"\\\n]|\\.){1,64}"|(?<![^\s<>()\[\],;:"'`|=@\\])[^\s<>()\[\],;:"'`|=@\\][^\s<>()\[\],;:"`|@\\]{0,127})"""
+    r"""@[\w-]+(?:\.[\w-]+)*"""
 )
 """An address somewhere in a text. Generous, since what is mailed is generous too; a quote or `=` cannot begin it."""
 
@@ -49,7 +50,7 @@ class Mail:
     @cached_property
     def subject(self) -> str:
         """The decoded Subject."""
-        return self.headers.text("subject")
+        return self.headers.text("subject")[:1000]
 
     @cached_property
     def sender(self) -> str:
@@ -70,6 +71,11 @@ class Mail:
             for address in addresses(without_comments(value))
         ]
         return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def parties(self) -> frozenset[str]:
+        """Who writes and who is written to, by the header, in lower case."""
+        return frozenset((self.sender, *(address.lower() for address in addresses(self.headers.get("to")))))
 
     @cached_property
     def has_null_path(self) -> bool:

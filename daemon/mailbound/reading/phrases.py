@@ -55,7 +55,7 @@ RETURNED_BELOW = any_of(
     prefix=r"\n[ \t>*|]*",
     suffix=r".*",
 )
-"""The line with which a mailer introduces the message that it gives back, after a newline: nothing behind is its own."""
+"""The line, after a newline, with which a mailer introduces what it gives back. Nothing behind it is its own."""
 
 UNDELIVERED = any_of(
     r"(?:not|n['\u2019]t|never|cannot)(?: yet)?(?: been| be)?(?: able to(?: be)?)?(?: successfully)? "

@@ -33,7 +33,7 @@ _SPEAKERS = (
     (
         "exchange",
         any_of(
-            r"did not reach (?:some or all of )?the (?:intended )?recipient",
+            r"did not reach (?:some or all of )?the (?:intended |following )?recipient",
             r"microsoft exchange",
             r"office 365",
         ),
@@ -55,7 +55,8 @@ _OTHER_LABEL = any_of(
     r"from|send|sender|contact|help|support|cc\b|reply|by\b|postmaster|admin|question|see\b|url|http",
     r"return|subject|date|message-?id|queue|host|server|relay|write to|forward|please|call|phone|web",
 )
-_STRICT = re.compile(rf"^<(?P<address>{ADDRESS.pattern})>:?(?P<rest>.*)")
+# qmail and Postfix: so plain that no sentence need say that something failed.
+_STRICT = re.compile(rf"(?m)^<(?P<address>{ADDRESS.pattern})>:(?P<rest>.*)")
 _TRANSCRIPT = re.compile(rf"^[\s<>.]*[45]\d\d[ -].*?<?(?P<address>{ADDRESS.pattern})>?(?P<rest>.*)")
 _INLINE = re.compile(
     r"(?i)(?:\bto|recipient|address|user|for|mailbox|account|an|à)[:\s]+[<\"'(\[]*"
@@ -75,7 +76,9 @@ def read(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]]:
     """Return the speaker and a report for each recipient that the mail's own words name; ("", ()) if none."""
     words = mail.words
     failed = [name for value in mail.headers.all("x-failed-recipients") for name in addresses(value)]
-    if not failed and not UNDELIVERED.search(words) and not UNDELIVERED.search(mail.subject):
+    if not failed and not any(
+        p.search(text) for p in (UNDELIVERED, _STRICT) for text in (words, mail.subject)
+    ):
         return "", ()
     said = dict(_sections(words, mail))
     if failed:  # Exim, Gmail: the list is theirs, the reasons stand in the text
@@ -107,7 +110,6 @@ def _report(name: str, text: str, action: Action) -> RecipientReport:
 
 def _sections(words: str, mail: Mail) -> Iterator[tuple[str, str]]:
     """Yield each recipient with the lines that speak of it."""
-    ours = {address.lower() for address in (*addresses(mail.headers.get("to")), mail.sender)}
     name, lines = "", []
     is_open = bool(UNDELIVERED.search(mail.subject))
     opening = UNDELIVERED.search(words)
@@ -117,7 +119,7 @@ def _sections(words: str, mail: Mail) -> Iterator[tuple[str, str]]:
     for line in words.split("\n"):
         at += len(line) + 1
         match = _recipient_line(line, is_open=at > begin) if "@" in line else None
-        if match and _is_recipient(match["address"], ours):
+        if match and (match.re is _STRICT or is_recipient(match["address"], mail)):
             found = match["address"].rstrip(".").strip("'")
             if found.lower() == name.lower() or found.lower() in seen:
                 lines.append(line)
@@ -145,5 +147,6 @@ def _recipient_line(line: str, *, is_open: bool) -> re.Match[str] | None:
     return _TRANSCRIPT.match(line) or (_INLINE.search(line) if UNDELIVERED.search(line) else None)
 
 
-def _is_recipient(address: str, ours: set[str]) -> bool:
-    return address.lower() not in ours and not _NOBODY.match(address)
+def is_recipient(address: str, mail: Mail) -> bool:
+    """Tell whether a named address may be a recipient: not ours, to whom it is sent, nor one that gives help."""
+    return address.lower() not in mail.parties and not _NOBODY.match(address)

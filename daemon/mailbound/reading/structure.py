@@ -15,6 +15,7 @@ from functools import cached_property
 HEADER_LIMIT = 100 * 1024  # octets of a header block that are read
 PART_LIMIT = 1000
 NESTING_LIMIT = 100
+COPY_LIMIT = 64 * 1024 * 1024  # octets of all parts together: each level of nesting holds its own
 TEXT_LIMIT = 256 * 1024  # octets of a text that are read: a report says what it has to say at its top
 
 _FIELD = re.compile(rb"^([!-9;-~]{1,200})[ \t]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
@@ -31,9 +32,9 @@ _REFUSED_CHARSETS = frozenset(
     {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "utf-7"}
 )
 
-_HTML_DROPPED = re.compile(r"(?is)<(style|script|head)\b.*?</\1\s*>|<!--.*?-->")
+_HTML_DROPPED = (("<style", "</style"), ("<script", "</script"), ("<head>", "</head"), ("<!--", "-->"))
 _HTML_BREAK = re.compile(
-    r"(?i)\s*<(?:br|/?p|/?div|/?tr|/?table|/?li|/?ul|/?h\d|hr|/?blockquote)\b[^>]{0,2000}>\s*"
+    r"(?i)<(?:br|/?p|/?div|/?tr|/?table|/?li|/?ul|/?h\d|hr|/?blockquote)\b[^<>]{0,2000}>\s*"
 )
 _HTML_TAG = re.compile(r"<[a-zA-Z/!?][^<>]{0,4000}>")
 
@@ -84,7 +85,7 @@ class Part:
         self.headers = Headers(block)
         self.body = body
         self._depth = depth
-        self._budget = [PART_LIMIT] if budget is None else budget  # one for the whole mail
+        self._budget = [PART_LIMIT, COPY_LIMIT] if budget is None else budget  # one for the whole mail
         stated, _, rest = self.headers.get("content-type").partition(";")
         self.content_type = stated.strip().lower() if "/" in stated else default
         self._parameters = f";{rest}"
@@ -115,13 +116,14 @@ class Part:
             if begin is not None:
                 yield self._child(body[begin : match.start()], default)
             begin = match.end() + 1
-            if match[1] or self._budget[0] <= 0:
+            if match[1] or min(self._budget) <= 0:
                 return
         if begin is not None:  # the closing line is missing
             yield self._child(body[begin:], default)
 
     def _child(self, raw: bytes, default: str) -> Part:
         self._budget[0] -= 1
+        self._budget[1] -= len(raw)
         return Part(raw, depth=self._depth + 1, budget=self._budget, default=default)
 
     def leaves(self) -> Iterator[Part]:
@@ -210,6 +212,20 @@ def _word(match: re.Match[str]) -> str:
 
 def plain_text(source: str) -> str:
     """Return the text of an HTML page, a line for each block."""
-    source = _HTML_DROPPED.sub(" ", source)
+    for begin, end in _HTML_DROPPED:
+        source = _without(source, begin, end)
     source = _HTML_BREAK.sub("\n", source)
     return html.unescape(_HTML_TAG.sub("", source)).replace("\xa0", " ")
+
+
+def _without(source: str, begin: str, end: str) -> str:
+    """Return `source` without what stands from each `begin` to its `end`; without an end, to the last character."""
+    small = source.lower()
+    if len(small) != len(source):  # a letter that grows when it is made small: the places would not agree
+        return source
+    kept, at = [], 0
+    while (found := small.find(begin, at)) >= 0:
+        kept.append(source[at:found])
+        close = small.find(end, found)
+        at = len(source) if close < 0 else close + len(end)
+    return "".join((*kept, source[at:]))
