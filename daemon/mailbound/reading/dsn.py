@@ -36,6 +36,7 @@ _NAMES_RECIPIENT = frozenset({"final-recipient", "original-recipient", "x-actual
 _OF_RECIPIENT = _NAMES_RECIPIENT | {"action", "status", "diagnostic-code", "remote-mta"}
 
 _IN_TEXT = re.compile(r"(?im)^(?:reporting-mta|final-recipient)[ \t]*:")
+_NO_ADDRESS = "@/|:"  # a route without its end, a file, a command, a list of aliases: the words may say more
 _FIELD = re.compile(r"([A-Za-z][\w-]{0,80})[ \t]*:[ \t]*(.*)", re.DOTALL)
 _TYPE = re.compile(r"[\w.-]{1,40}\Z")
 _UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
@@ -132,7 +133,7 @@ def _recipient(fields: Fields, mail: Mail, otherwise: str) -> RecipientReport | 
         final = original
     stated = StatusCode.find(without_comments(fields.get("status", "")))
     action = _action(fields.get("action", ""), stated)
-    if action is None or not final:
+    if action is None or not final or final[0] in _NO_ADDRESS:
         return None
     kind, text = typed(fields.get("diagnostic-code", ""))
     if not text and action in {Action.FAILED, Action.DELAYED}:

@@ -47,7 +47,7 @@ _SPEAKERS = (
 )
 
 _BEGINS = re.compile(
-    rf"""(?x) ^ [\s*•|\-\[\(]* (?:(?P<label>[^:=@<>"]{{1,40}})[:=][ \t]*(?:rfc822;[ ]*)?)? (?:(?i:smtp):)?
+    rf"""(?x) ^ (?:>>>)? [\s*•|\-\[\(]* (?:(?P<label>[^:=@<>"]{{1,40}})[:=][ \t]*(?:rfc822;[ ]*)?)? (?:(?i:smtp):)?
         [<"'“\[(]* (?P<address>{ADDRESS.pattern}) (?P<rest>.*)"""
 )
 # What stands before a colon and an address that is no recipient.
@@ -111,9 +111,8 @@ def _report(name: str, text: str, action: Action) -> RecipientReport:
 def _sections(words: str, mail: Mail) -> Iterator[tuple[str, str]]:
     """Yield each recipient with the lines that speak of it."""
     name, lines = "", []
-    is_open = bool(UNDELIVERED.search(mail.subject))
     opening = UNDELIVERED.search(words)
-    begin = 0 if is_open else opening.start() if opening else len(words)
+    begin = opening.start() if opening else 0 if UNDELIVERED.search(mail.subject) else len(words)
     seen: set[str] = set()
     at = 0
     for line in words.split("\n"):
