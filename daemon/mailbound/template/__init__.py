@@ -125,7 +125,7 @@ class Template:
             if html is not None and self._inline_each:
                 html = inlining.inline(html)
             text = plaintext.from_html(html or "") if self._text is None else self._part(self._text, values)
-        return Rendered(subject, plaintext.tidy(text) if self._derived else text, html)
+        return Rendered(subject, plaintext.lay_out(text) if self._laid_out else text, html)
 
     # --- compiling ----------------------------------------------------------------------------------------
 
@@ -142,11 +142,11 @@ class Template:
             self._compiled(html_files if path in html else text_files, path)
         self._subject = self._compiled(text_files, "subject.txt")
         self._html = self._compiled(html_files, "html.html") if source is not None else None
-        self._derived = "text.txt" not in self._sources
         self._text = self._text_part(source, text_files)
+        self._laid_out = self._text is not None and "text.txt" not in self._sources
 
     def _text_part(self, source: str | None, text_files: sandbox.Environment) -> jinja2.Template | None:
-        if not self._derived:
+        if "text.txt" in self._sources:
             return self._compiled(text_files, "text.txt")
         derived = plaintext.from_source(source or "")
         if derived is None:

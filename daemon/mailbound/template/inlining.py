@@ -20,7 +20,7 @@ def inline_source(source: str) -> str | None:
     if "<style" not in source:
         return source
     protected = protection.protect(source)
-    if protected is None:
+    if protected is None or protected.decides_before("<style"):
         return None
     html = _inliner.inline(protected.html)
     return protected.restore(html) if protected.keeps(html) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from html.parser import HTMLParser
 
 from mailbound.template import protection
@@ -12,12 +11,6 @@ _SKIPPED = frozenset(["head", "script", "style", "template", "title"])
 _VOID = frozenset(
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"]
 )
-_BREAKS = {  # how many line breaks stand before and after a block
-    2: """address article blockquote dl fieldset footer form h1 h2 h3 h4 h5 h6 header main nav ol p pre section
-        table ul""",
-    1: "body caption dd div dt figure html li tbody tfoot thead tr",
-}
-_BLOCKS = {tag: breaks for breaks, tags in _BREAKS.items() for tag in tags.split()}
 _HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 _COMMENT = re.compile(r"jinja:(\d+)")
 _BRACES = re.compile(r"\{[{%#]")
@@ -27,50 +20,64 @@ _MAKES_HTML = re.compile(
     r"|^\{%[-+]?\s*(?:autoescape|block|call|extends|filter|from|import|include|macro)\b"
 )
 
+# Space is written as marks, and settled by `lay_out` when all words are there: whether a paragraph really stands
+# between two others may depend on the recipient.
+_BR, _ITEM, _PARAGRAPH, _LINE, _SPACE = "\x0b", "\x1c", "\x1d", "\x1e", "\x1f"
+_BLOCKS = """address article blockquote dl fieldset footer form h1 h2 h3 h4 h5 h6 header main nav ol p pre section
+    table ul"""
+_LINES = "body caption dd div dt figure html li tbody tfoot thead tr"
+_AROUND = dict.fromkeys(_BLOCKS.split(), _PARAGRAPH) | dict.fromkeys(_LINES.split(), _LINE)
+_MARKS = re.compile(r"[\x0b\x1c-\x1f]+")
+
 
 def from_html(html: str) -> str:
     """Return the text of `html`: paragraphs apart, items with a dash, a link's target after its words."""
-    reader = _Reader(())
-    reader.feed(html)
-    reader.close()
-    return tidy("".join(reader.pieces))
+    reader = _Reader(protection.Protected(html, ()))
+    return lay_out("".join(reader.pieces))
 
 
 def from_source(source: str) -> str | None:
-    """Return a text template for an HTML template, or None if only rendered HTML can be turned into text."""
+    """Return a text template for an HTML template, or None if only rendered HTML can be turned into text.
+
+    What is rendered from it is to be laid out.
+    """
     protected = protection.protect(source)
     if protected is None or any(_MAKES_HTML.search(tag) for tag in protected.tags):
         return None
-    reader = _Reader(protected.tags)
-    reader.feed(protected.html)
-    reader.close()
+    reader = _Reader(protected)
     text = "".join(reader.pieces)
     if reader.blocks != [tag for tag in protected.tags if tag.startswith("{%")] or _BRACES.search(text):
         return None
     return protected.restore(text)
 
 
-def tidy(text: str) -> str:
-    """Return `text` with at most one empty line in a row, and one line break at its end."""
-    lines = "\n".join(line.rstrip() for line in text.splitlines())
-    return re.sub(r"\n{3,}", "\n\n", lines).strip("\n") + "\n"
+def lay_out(marked: str) -> str:
+    """Return the text with line breaks and spaces for its marks."""
+    return _MARKS.sub(_white_space, _PARAGRAPH + marked + _PARAGRAPH).strip("\n") + "\n"
+
+
+def _white_space(found: re.Match[str]) -> str:
+    marks = set(found[0])
+    breaks = max(
+        min(found[0].count(_BR), 2), 1 if marks & {_LINE, _ITEM} else 0, 2 if _PARAGRAPH in marks else 0
+    )
+    return "\n" * breaks + ("- " if _ITEM in marks else "") or " "
 
 
 class _Reader(HTMLParser):
     """Collects the text of HTML in `pieces`, and the block tags that stood in it in `blocks`."""
 
-    def __init__(self, tags: Sequence[str]) -> None:
+    def __init__(self, protected: protection.Protected) -> None:
         super().__init__()
         self.pieces: list[str] = []
         self.blocks: list[str] = []
-        self._tags = tags
-        self._breaks = 0  # line breaks to come before the next word
-        self._space = False  # or else a space
-        self._prefix = ""
+        self._protected = protected
         self._skipped = ""  # the element that is skipped, and how many of its kind are open
         self._depth = 0
         self._verbatim = 0
         self._links: list[tuple[str, int]] = []
+        self.feed(protected.html)
+        self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Begin an element."""
@@ -79,9 +86,8 @@ class _Reader(HTMLParser):
             return
         self._skipped = ""
         attributes = {name: value or "" for name, value in attrs}
-        if tag in _SKIPPED or _HIDDEN.search(attributes.get("style", "")):
-            if tag not in _VOID:
-                self._skipped, self._depth = tag, 1
+        if tag not in _VOID and (tag in _SKIPPED or _HIDDEN.search(attributes.get("style", ""))):
+            self._skipped, self._depth = tag, 1
             return
         self._begin(tag, attributes)
 
@@ -92,66 +98,49 @@ class _Reader(HTMLParser):
             self._skipped = self._skipped if self._depth else ""
         elif tag == "a" and self._links:
             self._end_link(*self._links.pop())
-        elif tag in _BLOCKS:
-            self._break(_BLOCKS[tag])
+        elif tag in _AROUND:
+            self.pieces.append(_AROUND[tag])
             self._verbatim -= tag == "pre"
 
     def handle_data(self, data: str) -> None:
         """Take words, or lines as they are within `pre`."""
         if self._skipped:
             return
+        data = _MARKS.sub(" ", data)
         if self._verbatim > 0:
-            self._emit(data)
-            return
-        self._space |= data[:1].isspace()
-        if words := " ".join(data.split()):
-            self._emit(words)
-        self._space |= data[-1:].isspace()
+            self.pieces.append(data)
+        elif words := " ".join(data.split()):
+            before, after = _SPACE * data[:1].isspace(), _SPACE * data[-1:].isspace()
+            self.pieces.append(f"{before}{words}{after}")
+        elif data:
+            self.pieces.append(_SPACE)
 
     def handle_comment(self, data: str) -> None:
         """Take a protected tag; drop any other comment."""
         mark = _COMMENT.fullmatch(data)
-        if not mark or self._skipped or not self._tags:
+        if not mark or self._skipped or not self._protected.tags:
             return
-        tag = self._tags[int(mark[1])]
-        if tag.startswith("{%") and "raw" not in tag.split("%}")[0]:
+        tag = self._protected.tags[int(mark[1])]
+        if tag.startswith("{%"):
             self.blocks.append(tag)
-            self.pieces.append(f"<!--{data}-->")  # what is to come before the next word belongs after it
-        elif not tag.startswith("{#"):
-            self.blocks += [tag] if tag.startswith("{%") else []
-            self._emit(f"<!--{data}-->")
+        if not tag.startswith("{#"):
+            self.pieces.append(f"<!--{data}-->")
 
     def _begin(self, tag: str, attributes: dict[str, str]) -> None:
-        if tag == "br":
-            self._break(min(self._breaks + 1, 2))
-        elif tag == "hr":
-            self._break(2)
-            self._emit("-" * 40)
-            self._break(2)
-        elif tag == "img" and attributes.get("alt"):
-            self._emit(attributes["alt"])
+        if tag == "hr":
+            self.pieces.append(f"{_PARAGRAPH}{'-' * 40}{_PARAGRAPH}")
+        elif tag == "img":
+            self.pieces.append(attributes.get("alt", ""))
         elif tag == "a":
             self._links.append((attributes.get("href", "").strip(), len(self.pieces)))
-        elif tag in {"td", "th"}:
-            self._space = True
-        elif tag in _BLOCKS:
-            self._break(_BLOCKS[tag])
-            self._prefix = "- " if tag == "li" else self._prefix
+        elif tag in _AROUND:
+            self.pieces.append(_AROUND[tag] + (_ITEM if tag == "li" else ""))
             self._verbatim += tag == "pre"
+        else:
+            self.pieces.append({"br": _BR, "td": _SPACE, "th": _SPACE}.get(tag, ""))
 
     def _end_link(self, target: str, start: int) -> None:
-        words = "".join(self.pieces[start:]).strip()
-        if target and not target.startswith("#") and target not in {words, f"mailto:{words}", f"tel:{words}"}:
-            self._space = bool(words)
-            self._emit(f"<{target}>")
-
-    def _break(self, lines: int) -> None:
-        self._breaks = max(self._breaks, lines)
-
-    def _emit(self, text: str) -> None:
-        if self._breaks or not self.pieces:
-            self.pieces.append("\n" * self._breaks + self._prefix)
-        elif self._space:
-            self.pieces.append(" ")
-        self._breaks, self._space, self._prefix = 0, False, ""
-        self.pieces.append(text)
+        words = _MARKS.sub(" ", self._protected.restore("".join(self.pieces[start:]))).strip()
+        shown = self._protected.restore(target)
+        if shown and not shown.startswith("#") and shown not in {words, f"mailto:{words}", f"tel:{words}"}:
+            self.pieces.append(f"{_SPACE if words else ''}<{target}>")

@@ -16,7 +16,7 @@ _TAG_BEGINS = frozenset(["variable_begin", "block_begin", "comment_begin", "raw_
 _TAG_ENDS = frozenset(["variable_end", "block_end", "comment_end", "raw_end"])
 _MARK = re.compile(r"<!--jinja:(\d+)-->|jinja:(\d+):")
 _ELEMENT = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)")
-_IMPLIED = frozenset(["html", "head", "body", "style", "meta"])  # what inlining adds, drops or moves
+_MOVED = frozenset(["style"])  # by inlining
 _PLAIN = frozenset(
     ["text", "value", "comment", "plain"]
 )  # where a tag decides nothing about the HTML around it
@@ -44,8 +44,13 @@ class Protected:
         return _MARK.sub(lambda mark: self.tags[int(mark[1] or mark[2])], html)
 
     def keeps(self, html: str) -> bool:
-        """Return whether `html` has each mark as often and in the same order, and the same elements."""
+        """Return whether `html` has the same marks and elements, each in the same order."""
         return _MARK.findall(html) == _MARK.findall(self.html) and _elements(html) == _elements(self.html)
+
+    def decides_before(self, text: str) -> bool:
+        """Return whether a block tag stands before the last `text`, so that it may depend on it."""
+        before = self.html[: self.html.rfind(text)]
+        return any(self.tags[int(mark[1] or mark[2])].startswith("{%") for mark in _MARK.finditer(before))
 
 
 def protect(source: str) -> Protected | None:
@@ -78,12 +83,12 @@ def _split(source: str) -> list[tuple[bool, str]]:
                 tag = []
         else:
             pieces.append((False, value))
-    return pieces
+    return [*pieces, (True, "".join(tag))] if tag else pieces
 
 
 def _elements(html: str) -> list[str]:
     found = (match[0].lower() for match in _ELEMENT.finditer(html))
-    return [element for element in found if element.lstrip("</") not in _IMPLIED]
+    return [element for element in found if element.lstrip("</") not in _MOVED]
 
 
 class _Scanner:

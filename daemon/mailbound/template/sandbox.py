@@ -11,12 +11,14 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, TypeVar
 
 import jinja2
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
+from jinja2.filters import FILTERS
 from jinja2.runtime import markup_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -30,6 +32,7 @@ _LARGEST_VALUE = 20_000  # characters of any text, items of any list that an exp
 _LOOP_STEPS = 10_000  # all the loops of one rendering together
 _WIDEST = 1_000  # the number that one of these filters may be given
 _WIDENING = frozenset(["batch", "center", "indent", "slice"])
+_WIDE_FORMAT = re.compile(r"\d{3}|\*")
 _GROWING_METHODS = frozenset(
     [
         "center",
@@ -63,16 +66,18 @@ class Environment(ImmutableSandboxedEnvironment):
             lstrip_blocks=trim,
             cache_size=-1,
         )
-        del self.globals["lipsum"], self.filters["format"], self.filters["pprint"]
-        self.globals["range"] = _range
-        self.filters |= {name: _limited(name, function) for name, function in self.filters.items()}
-        self.filters |= {"_counted": _counted, "_joined": _joined}
+        self.globals = {**self.globals, "range": _range}
+        del self.globals["lipsum"]
+        self.filters = _FILTERS
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Return whether an expression may read `obj.attr`."""
         if isinstance(obj, str) and attr in _GROWING_METHODS:
             return False
         return super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """Return None, so that `format` and its kind are refused as attributes; there is a filter for them."""
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Return what `left operator right` is, of numbers or, with `+`, of short texts."""
@@ -146,11 +151,21 @@ def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         options = (*arguments[values + 1 :], *named.values())
         if name in _WIDENING and any(isinstance(option, int) and option > _WIDEST for option in options):
             raise SecurityError(f"the filter {name} takes numbers up to {_WIDEST:,}")
-        if (
-            name == "replace"
-            and str(arguments[values]).count(str(options[0])) * len(str(options[1])) > _LARGEST_VALUE
-        ):
+        if name == "replace" and _growth(*map(str, arguments[values : values + 3])) > _LARGEST_VALUE:
             raise SecurityError("the filter replace would make the text too long")
+        if name == "format" and _WIDE_FORMAT.search(str(arguments[values])):
+            raise SecurityError("the filter format takes widths of at most two digits")
         return _checked(function(*arguments, **named))
 
     return limited
+
+
+def _growth(text: str, old: str = "", new: str = "") -> int:
+    return text.count(old) * len(new)
+
+
+_FILTERS = {
+    **{name: _limited(name, function) for name, function in FILTERS.items() if name != "pprint"},
+    "_counted": _counted,
+    "_joined": _joined,
+}
