@@ -79,6 +79,19 @@ def test_every_registered_status_code_has_a_rule(code):
             id="expired, 5.0.0",
         ),
         pytest.param(
+            "550 5.1.1 User unknown: retry timeout exceeded",
+            "5.1.1",
+            Category.NO_SUCH_USER,
+            False,
+            id="gave up",
+        ),
+        pytest.param(
+            "192.0.2.1 does not like recipient. 550 no", None, Category.UNCLEAR, True, id="qmail's dislike"
+        ),
+        pytest.param(
+            "550 cannot find your IP address", None, Category.AUTHENTICATION, True, id="our address"
+        ),
+        pytest.param(
             "451 4.7.1 something", "5.0.0", Category.SYSTEM, False, id="the reply says more than 5.0.0"
         ),
         pytest.param("550 go away now", "5.0.0", Category.BLOCKED, True, id="go away"),

@@ -83,6 +83,7 @@ class Rules:
 
     version: str
     ordered: tuple[Rule, ...]
+    given_up: tuple[Rule, ...]  # those by whose text a mailer says that it has tried for long enough
 
     @classmethod
     def load(cls, *extra: Path) -> Rules:
@@ -101,7 +102,8 @@ class Rules:
             ordered += _rules(name, tables.get("rule", []), faults)
         if faults:
             raise ConfigError(faults)
-        return cls(version, tuple(ordered))
+        given_up = (rule for rule in ordered if rule.category is Category.EXPIRED and rule.text)
+        return cls(version, tuple(ordered), tuple(given_up))
 
 
 @cache
@@ -136,10 +138,10 @@ def judge(status: StatusCode | None, code: int, text: str, known: Rules) -> Verd
     """Return what a failure means, by its status (None), reply code (0 if unknown) and text."""
     text = _ADDRESS.sub("someone@somewhere", text.lower())  # what somebody is called decides nothing
     text = " ".join(text.replace("_", " ").split())  # USER_UNKNOWN is words as well
-    lasting = _lasts(status, code)
+    # What was given up on is no sign of a dead address (RFC 3463 §2), whatever was said at the last try.
+    lasting = _lasts(status, code) and not any(rule.fits(status, code, text) for rule in known.given_up)
     for rule in known.ordered:
         if rule.fits(status, code, text):
-            # A transient fault that was given up on is still no sign of a dead address (RFC 3463 §2).
             permanent = lasting if rule.permanent is None else rule.permanent and lasting
             return Verdict(rule.category, permanent, status, rule.name)
     return Verdict(Category.UNCLEAR, lasting, status, NO_RULE)

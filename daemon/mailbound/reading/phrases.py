@@ -51,6 +51,7 @@ RETURNED_BELOW = any_of(
     r"(?:original|unsent|returned|failed|your) (?:message|mail|text) (?:headers? ?)?(?:follow|below|is (?:below|att))",
     r"(?:the )?(?:original|first|header)s? (?:message|(?:\d+ )?lines)? ?(?:of the (?:original|message))? ?follow",
     r"original message headers?[ \t]*:?|message headers?(?: follow)?[ \t]*[.:]",
+    r"content-type:[ ]*(?:message/rfc822|text/rfc822-headers)",
     r"received:[ ]*(?:from|by|\(qmail)|return-path:[ ]*<",
     prefix=r"\n[ \t>*|]*",
     suffix=r".*",
