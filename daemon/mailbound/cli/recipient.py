@@ -77,7 +77,8 @@ def _tell(summary: importing.Summary, *, as_json: bool) -> None:
         for line, reason in summary.first_faults:
             terminal.warn(f"line {line}: {reason}")
         if summary.faults:
-            terminal.warn(f"{terminal.number(summary.faults)} faulty rows are in {summary.faults_file}")
+            rows = terminal.counted(summary.faults, "faulty row")
+            terminal.warn(f"{rows}: {summary.faults_file}")
     if summary.read and summary.faults == summary.read:
         raise InputError("not one row could be used")
 

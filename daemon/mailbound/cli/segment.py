@@ -46,7 +46,7 @@ def create(
             _import(database, name, str(file))
         with database.look() as connection:
             size = segments.count(connection, segments.find(connection, name))
-    terminal.say(f"segment {name}: {terminal.number(size)} recipients")
+    terminal.say(f"segment {name}: {terminal.counted(size, 'recipient')}")
 
 
 def _import(database: Any, name: str, file: str) -> None:
@@ -59,7 +59,8 @@ def _import(database: Any, name: str, file: str) -> None:
     for line, reason in faults.first:
         terminal.warn(f"line {line}: {reason}")
     if faults.count:
-        terminal.warn(f"{terminal.number(faults.count)} lines that could not be used are in {faults.path}")
+        lines = terminal.counted(faults.count, "line")
+        terminal.warn(f"{lines} of no use: {faults.path}")
 
 
 @app.command()
@@ -75,7 +76,7 @@ def count(context: typer.Context, name: _Name, store: _Store = None, json: termi
     if json:
         terminal.print_json(numbers)
         return
-    terminal.say(f"{terminal.number(numbers['recipients'])} recipients")
+    terminal.say(terminal.counted(numbers["recipients"], "recipient"))
     if store is not None:
         terminal.say(f"{terminal.number(numbers['opted_in'])} opted in for {store}")
 
@@ -105,11 +106,10 @@ def show(
         [("segment", row.name), ("condition", _condition(row)), ("recipients", terminal.number(size))]
     )
     terminal.say("")
-    terminal.table(names, [(*person_facts(person),) for person in rows])
+    terminal.table(names, [_person(person) for person in rows])
 
 
-def person_facts(person: Any) -> tuple[str, str, str, str]:
-    """Return what a table shows of a recipient."""
+def _person(person: Any) -> tuple[str, str, str, str]:
     attributes = ", ".join(f"{name}={value}" for name, value in person.attributes.items())
     return person.external_id, person.address, person.name, attributes
 

@@ -131,6 +131,11 @@ def number(count: int) -> str:
     return f"{count:,}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 row`, `1,234 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def bar(share: float, *, width: int = 20) -> str:
     """Return a bar for a share from 0 to 1, `width` characters if it is 1; of `#` where blocks cannot be."""
     share = min(max(share, 0.0), 1.0)
