@@ -181,3 +181,23 @@ def test_fields_in_the_returned_message_are_not_read():
 def test_raw_eight_bit_survives_in_a_status_part():
     found = only(mail(BLOCK.replace("bob", "böb"), kind="message/global-delivery-status"))
     assert found.final_recipient == "böb@x.example"
+
+
+def test_a_report_whose_recipients_were_lost_still_says_which_message_it_was():
+    report = read(mail("Reporting-MTA: dns; mta.example\nOriginal-Envelope-Id: e1\n"))
+    assert (report.kind, report.recipients) == (Kind.UNRECOGNISED, ())
+    assert (report.reporting_mta, report.original_envelope_id) == ("mta.example", "e1")
+
+
+def test_a_report_that_a_person_forwards_part_by_part_is_no_report():
+    raw = mail(BLOCK, header='Content-Type: multipart/mixed; boundary="b"\n').decode()
+    raw = raw.replace("Return-Path: <>", "Return-Path: <ann@y.example>").replace("MAILER-DAEMON@mta", "ann@y")
+    raw = raw.replace("Subject: ", "Subject: Fwd: ")
+    assert read(raw.encode()).kind is Kind.ORDINARY
+
+
+def test_a_route_without_its_end_yields_to_the_words():
+    found = only(
+        mail(BLOCK.replace("bob@", "@"), words="It was not delivered:\n\n<bob@x.example>\n  550 5.1.1 no")
+    )
+    assert (found.final_recipient, str(found.status)) == ("bob@x.example", "5.1.1")

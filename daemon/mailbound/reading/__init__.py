@@ -42,13 +42,19 @@ def _structured(mail: Mail) -> Report | None:
             kind,
             recipients,
             part="dsn",
-            reporting_mta=dsn.typed(fields.get("reporting-mta", ""))[1],
-            original_envelope_id=fields.get("original-envelope-id", "").strip(),
             why=f"It is a delivery status notification: {kind}.",
+            **_about_message(fields),
         )
     if any(leaf.content_type == "message/disposition-notification" for leaf in mail.leaves):
         return _report(mail, Kind.DISPOSITION, part="mdn", why="It tells what a reader did with the message.")
     return None
+
+
+def _about_message(fields: dsn.Fields) -> dict[str, str]:
+    return {
+        "reporting_mta": dsn.typed(fields.get("reporting-mta", ""))[1],
+        "original_envelope_id": fields.get("original-envelope-id", "").strip(),
+    }
 
 
 def _kind(recipients: tuple[RecipientReport, ...]) -> Kind:
@@ -67,6 +73,7 @@ def _automatic(mail: Mail) -> Report | None:
 def _worded(raw: bytes, mail: Mail) -> Report | None:
     if not mail.may_report:
         return None
+    about = _about_message(dsn.read(mail)[0])  # a DSN may name no recipient where its words do
     speaker, recipients = prose.read(mail)
     part = f"prose:{speaker}"
     if not recipients and (mail.is_from_daemon or phrases.REPORT_SUBJECT.search(mail.subject)):
@@ -74,11 +81,10 @@ def _worded(raw: bytes, mail: Mail) -> Report | None:
         part = f"flufl:{speaker}"
     if recipients:
         kind = _kind(recipients)
-        return _report(mail, kind, recipients, part=part, why=f"Its words tell of a {kind}.")
+        return _report(mail, kind, recipients, part=part, why=f"Its words tell of a {kind}.", **about)
     if mail.part.content_type == "multipart/report" or (mail.has_null_path and mail.is_from_daemon):
-        return _report(
-            mail, Kind.UNRECOGNISED, why="It looks like a report, but names no recipient that we can find."
-        )
+        why = "It looks like a report, but names no recipient that we can find."
+        return _report(mail, Kind.UNRECOGNISED, (), why=why, **about)
     return None
 
 

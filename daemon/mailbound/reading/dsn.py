@@ -50,6 +50,10 @@ def read(mail: Mail) -> tuple[Fields, tuple[RecipientReport, ...]]:
     Only a report that stands at the top of the mail counts: one in a forwarded message speaks of somebody else's
     mail. A recipient whose Action is unknown is left out (RFC 3464 §2.3.3 lists them all).
     """
+    if (
+        mail.is_discussion and not mail.may_report
+    ):  # somebody forwards one, its parts laid out in a mail of their own
+        return {}, ()
     groups: list[Fields] = []
     for part in mail.leaves:
         if part.content_type in TYPES:
