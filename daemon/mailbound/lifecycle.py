@@ -109,6 +109,9 @@ _D, _V = DeliveryState, DeliveryEvent
 
 _REPORTED = {_V.REPORT_FAILED: _D.BOUNCED, _V.REPORT_DELIVERED: _D.DELIVERED}
 
+# What becomes of a claim. A report may overtake it, and then what the report said stays.
+_SETTLED = (_V.ACCEPT, _V.DEFER, _V.REFUSE, _V.LOSE, _V.RELEASE, _V.EXPIRE, _V.SKIP, _V.FAIL)
+
 DELIVERY: Mapping[DeliveryState, Mapping[DeliveryEvent, DeliveryState]] = {
     _D.QUEUED: {
         _V.CLAIM: _D.CLAIMED,
@@ -138,11 +141,13 @@ DELIVERY: Mapping[DeliveryState, Mapping[DeliveryEvent, DeliveryState]] = {
     },
     _D.ACCEPTED: {**_REPORTED},
     # A relay may report a success for one hop and a failure for the next: failure has the last word.
-    _D.DELIVERED: {_V.REPORT_FAILED: _D.BOUNCED, _V.REPORT_DELIVERED: _D.DELIVERED},
-    # An acceptance that is settled after its report was recorded keeps what the report said.
+    _D.DELIVERED: {
+        **dict.fromkeys(_SETTLED, _D.DELIVERED),
+        _V.REPORT_FAILED: _D.BOUNCED,
+        _V.REPORT_DELIVERED: _D.DELIVERED,
+    },
     _D.BOUNCED: {
-        _V.ACCEPT: _D.BOUNCED,
-        _V.LOSE: _D.BOUNCED,
+        **dict.fromkeys(_SETTLED, _D.BOUNCED),
         _V.RESEND: _D.QUEUED,
         _V.REPORT_FAILED: _D.BOUNCED,
         _V.REPORT_DELIVERED: _D.BOUNCED,

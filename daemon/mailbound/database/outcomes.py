@@ -66,7 +66,7 @@ def commit(
             recorded = bounces.record(connection, item.finding, limits=limits)
             if recorded is not None:
                 done.recorded[item.delivery_id] = recorded
-        if item.resend_at is not None:
+        if item.resend_at is not None and done.states[item.delivery_id] is DeliveryState.UNKNOWN:
             deliveries.resend(connection, item.delivery_id, now=item.resend_at)
     done.marked = deliveries.mark(connection, marks, node_id=node_id, now=now)
     return done
