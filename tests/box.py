@@ -176,8 +176,8 @@ class Box:
         until = time.monotonic() + seconds
         while not condition():
             ended = self.process is not None and self.process.poll() is not None
-            late = time.monotonic() > until
-            assert not (ended or late), f"waited for {what}:\n{self.log.read_text()[-5000:]}"
+            if ended or time.monotonic() > until:
+                raise AssertionError(f"waited for {what}:\n{self.log.read_text()[-5000:]}")
             time.sleep(0.05)
 
     def events(self) -> list[dict[str, Any]]:
