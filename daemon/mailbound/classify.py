@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from mailbound.status import StatusCode
 
 NO_RULE = "none"
 """The name that stands in a verdict where no rule fitted."""
+
+TEXT_LIMIT = 4000
+"""How many characters of a text are judged."""
 
 _KEYS = frozenset({"name", "category", "permanent", "status", "code", "text", "example", "source"})
 _STATUS = re.compile(r"([45X])\.(\d{1,3})\.(\d{1,3})\Z")
@@ -77,7 +80,7 @@ class Rule:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rules:
     """The rules in order, and the version of the file they came with."""
 
@@ -136,8 +139,15 @@ def classify_reply(reply: Reply, phase: Phase, known: Rules) -> Verdict:
 
 def judge(status: StatusCode | None, code: int, text: str, known: Rules) -> Verdict:
     """Return what a failure means, by its status (None), reply code (0 if unknown) and text."""
-    text = _ADDRESS.sub("someone@somewhere", text.lower())  # what somebody is called decides nothing
+    text = _ADDRESS.sub(
+        "someone@somewhere", text[:TEXT_LIMIT].lower()
+    )  # what somebody is called decides nothing
     text = " ".join(text.replace("_", " ").split())  # USER_UNKNOWN is words as well
+    return _decide(status, code, text, known)
+
+
+@lru_cache(maxsize=4096)  # without their addresses, the replies of one campaign are few
+def _decide(status: StatusCode | None, code: int, text: str, known: Rules) -> Verdict:
     # What was given up on is no sign of a dead address (RFC 3463 §2), whatever was said at the last try.
     lasting = _lasts(status, code) and not any(rule.fits(status, code, text) for rule in known.given_up)
     for rule in known.ordered:

@@ -16,35 +16,17 @@ from mailbound.reading.report import RecipientReport
 from mailbound.status import StatusCode
 
 # Who speaks, by a sentence that only this one uses. It gives the report its name; the reading is the same for all.
-_SPEAKERS = (
-    (
-        "qmail",
-        any_of(r"this is the qmail-send program", r"this is the \S+ program at", r"message from the qmail"),
+_SPEAKERS = {
+    "qmail": any_of(r"this is the (?:qmail-send|\S+) program at|message from the qmail"),
+    "exim": any_of(
+        r"created automatically by mail delivery software|a message that you sent (?:could|has) not"
     ),
-    (
-        "exim",
-        any_of(
-            r"created automatically by mail delivery software", r"a message that you sent (?:could|has) not"
-        ),
-    ),
-    ("postfix", any_of(r"this is the (?:postfix program|mail system at host)")),
-    ("sendmail", any_of(r"-{3,} (?:the following addresses had|transcript of session follows)")),
-    ("dma", any_of(r"this is the dragonfly mail agent")),
-    (
-        "exchange",
-        any_of(
-            r"did not reach (?:some or all of )?the (?:intended |following )?recipient",
-            r"microsoft exchange",
-            r"office 365",
-        ),
-    ),
-    (
-        "gmail",
-        any_of(
-            r"delivery to the following recipients? (?:has been delayed|failed permanently)", r"googlemail"
-        ),
-    ),
-)
+    "postfix": any_of(r"this is the (?:postfix program|mail system at host)"),
+    "sendmail": any_of(r"-{3,} (?:the following addresses had|transcript of session follows)"),
+    "dma": any_of(r"this is the dragonfly mail agent"),
+    "exchange": any_of(r"did not reach (?:\w+ ){1,5}recipient|microsoft exchange|office 365"),
+    "gmail": any_of(r"delivery to the following recipients? (?:has been|failed)|googlemail"),
+}
 
 _BEGINS = re.compile(
     rf"""(?x) ^ (?:>>>)? [\s*•|\-\[\(]* (?:(?P<label>[^:=@<>"]{{1,40}})[:=][ \t]*(?:rfc822;[ ]*)?)? (?:(?i:smtp):)?
@@ -85,7 +67,7 @@ def read(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]]:
         said = {name: said.get(name, mail.said_of(name)) for name in failed}
     if not said:
         return "", ()
-    speaker = next((name for name, pattern in _SPEAKERS if pattern.search(words)), "plain")
+    speaker = next((name for name, pattern in _SPEAKERS.items() if pattern.search(words)), "plain")
     action = _action(mail)
     if len(said) == 1:  # the reason may stand anywhere
         said = {name: text if _says_why(text) else words for name, text in said.items()}
