@@ -32,7 +32,6 @@ from mailbound.template import inlining, plaintext, sandbox
 
 _LARGEST = 25 * 1024 * 1024  # octets of all files; what relays commonly take is less
 _CID = re.compile(r"""(?<=["'(])cid:([^"')]*)""")
-_COMPOSED = re.compile(r"\{%[-+]?\s*(?:extends|from|import|include)\b")
 _MISSING = re.compile(r"('[^']*')(?: is undefined)?\Z")
 _IN_ID = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -132,7 +131,7 @@ class Template:
     def _compile(self) -> None:
         html = {path: self._with_content_ids(path) for path in self._sources if path.endswith(".html")}
         source = html.get("html.html")
-        inlined = inlining.inline_source(source) if source is not None and not _is_composed(source) else None
+        inlined = inlining.inline_source(source) if source is not None else None
         self._inline_each = inlined is None
         if source is not None and inlined is not None:
             html["html.html"] = inlined
@@ -233,11 +232,6 @@ def _explain(error: Exception, template: jinja2.Template) -> str:
     if isinstance(error, RecursionError):
         return f"it calls itself without end in {where}"
     return f"{error} in {where}"
-
-
-def _is_composed(source: str) -> bool:
-    """Return whether other files are part of it, so that nothing can be said about it before it is rendered."""
-    return _COMPOSED.search(source) is not None
 
 
 def _hidden(path: Path, folder: Path) -> bool:

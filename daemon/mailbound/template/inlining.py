@@ -16,11 +16,14 @@ def inline(html: str) -> str:
 
 
 def inline_source(source: str) -> str | None:
-    """Return the source of a template with its style sheets inlined, or None if only rendered HTML can be."""
+    """Return the source of a template with its style sheets inlined.
+
+    None if they can only be inlined in rendered HTML, or if it shows none: what it includes may have some.
+    """
     if "<style" not in source:
-        return source
+        return None
     protected = protection.protect(source)
-    if protected is None or protected.decides_before("<style"):
+    if protected is None or not protected.is_nested() or protected.decides_before("<style"):
         return None
     html = _inliner.inline(protected.html)
     return protected.restore(html) if protected.keeps(html) else None

@@ -8,17 +8,8 @@ from html.parser import HTMLParser
 from mailbound.template import protection
 
 _SKIPPED = frozenset(["head", "script", "style", "template", "title"])
-_VOID = frozenset(
-    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"]
-)
 _HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 _COMMENT = re.compile(r"jinja:(\d+)")
-_BRACES = re.compile(r"\{[{%#]")
-# What makes HTML of a value, or brings HTML from another file, is only known when it is rendered.
-_MAKES_HTML = re.compile(
-    r"\|\s*(?:e|escape|forceescape|safe|tojson|urlize|xmlattr)\b"
-    r"|^\{%[-+]?\s*(?:autoescape|block|call|extends|filter|from|import|include|macro)\b"
-)
 
 # Space is written as marks, and settled by `lay_out` when all words are there: whether a paragraph really stands
 # between two others may depend on the recipient.
@@ -42,11 +33,13 @@ def from_source(source: str) -> str | None:
     What is rendered from it is to be laid out.
     """
     protected = protection.protect(source)
-    if protected is None or any(_MAKES_HTML.search(tag) for tag in protected.tags):
+    if protected is None or not protected.is_nested():
         return None
     reader = _Reader(protected)
     text = "".join(reader.pieces)
-    if reader.blocks != [tag for tag in protected.tags if tag.startswith("{%")] or _BRACES.search(text):
+    if reader.blocks != [tag for tag in protected.tags if tag.startswith("{%")] or protection.BRACES.search(
+        text
+    ):
         return None
     return protected.restore(text)
 
@@ -86,7 +79,7 @@ class _Reader(HTMLParser):
             return
         self._skipped = ""
         attributes = {name: value or "" for name, value in attrs}
-        if tag not in _VOID and (tag in _SKIPPED or _HIDDEN.search(attributes.get("style", ""))):
+        if tag not in protection.VOID and (tag in _SKIPPED or _HIDDEN.search(attributes.get("style", ""))):
             self._skipped, self._depth = tag, 1
             return
         self._begin(tag, attributes)

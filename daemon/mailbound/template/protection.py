@@ -9,14 +9,35 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from html import unescape
 
 import jinja2
 
 _TAG_BEGINS = frozenset(["variable_begin", "block_begin", "comment_begin", "raw_begin"])
 _TAG_ENDS = frozenset(["variable_end", "block_end", "comment_end", "raw_end"])
+VOID = frozenset(
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"]
+)
+"""The elements without content."""
+
+BRACES = re.compile(r"\{[{%#]")
+"""How a tag begins; what says so after the work was no tag before it, but a character reference."""
+
+# What makes HTML of a value, or brings HTML from another file, is only known when it is rendered.
+_MAKES_HTML = re.compile(
+    r"\|\s*(?:e|escape|forceescape|safe|tojson|urlize|xmlattr)\b"
+    r"|^\{%[-+]?\s*(?:autoescape|block|call|extends|filter|from|import|include|macro)\b"
+)
 _MARK = re.compile(r"<!--jinja:(\d+)-->|jinja:(\d+):")
-_ELEMENT = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)")
-_MOVED = frozenset(["style"])  # by inlining
+_NODE = re.compile(
+    r"<!--jinja:(?P<mark>\d+)-->|</(?P<end>[a-zA-Z][a-zA-Z0-9]*)|<(?P<begin>[a-zA-Z][a-zA-Z0-9]*)"
+)
+_COMMENT = re.compile(r"<!--(?!jinja:\d+-->).*?-->", re.DOTALL)
+_WORD = re.compile(r"\{%[-+]?\s*(\w+)")
+_BLOCK = "{%"
+_TOKEN = re.compile(r"<!--.*?-->|(?P<element></?[a-zA-Z][a-zA-Z0-9]*)[^>]*>|[^<\s]+", re.DOTALL)
+_STYLE = re.compile(r"<style.*?</style>", re.DOTALL | re.IGNORECASE)  # inlining moves it
+_WITHOUT_TEXT = frozenset(["table", "tbody", "thead", "tfoot", "tr", "colgroup"])
 _PLAIN = frozenset(
     ["text", "value", "comment", "plain"]
 )  # where a tag decides nothing about the HTML around it
@@ -44,8 +65,29 @@ class Protected:
         return _MARK.sub(lambda mark: self.tags[int(mark[1] or mark[2])], html)
 
     def keeps(self, html: str) -> bool:
-        """Return whether `html` has the same marks and elements, each in the same order."""
-        return _MARK.findall(html) == _MARK.findall(self.html) and _elements(html) == _elements(self.html)
+        """Return whether `html` has the same marks, elements and words in the same order, and no new tags."""
+        return (
+            not BRACES.search(html)
+            and _MARK.findall(html) == _MARK.findall(self.html)
+            and _stream(html) == _stream(self.html)
+        )
+
+    def is_nested(self) -> bool:
+        """Return whether elements and block tags enclose each other, as `{% if x %}<p>{% endif %}` do not.
+
+        A value between the rows of a table is not taken either: readers move it to the front of the table.
+        """
+        open_: list[str] = []
+        for found in _NODE.finditer(_COMMENT.sub("", self.html)):
+            if found["mark"]:
+                if not _nest_tag(open_, self.tags[int(found["mark"])]):
+                    return False
+            elif found["end"]:
+                if not open_ or open_.pop() != found["end"].lower():
+                    return False
+            elif found["begin"].lower() not in VOID:
+                open_.append(found["begin"].lower())
+        return not open_
 
     def decides_before(self, text: str) -> bool:
         """Return whether a block tag stands before the last `text`, so that it may depend on it."""
@@ -63,12 +105,27 @@ def protect(source: str) -> Protected | None:
             scanner.read(text)
             pieces.append(text)
             continue
-        if scanner.state not in _PLAIN or scanner.attribute in _DECIDING:
+        if _MAKES_HTML.search(text) or scanner.state not in _PLAIN or scanner.attribute in _DECIDING:
             return None
         pieces.append(f"<!--jinja:{len(tags)}-->" if scanner.state == "text" else f"jinja:{len(tags)}:")
         tags.append(text)
     html = "".join(pieces)
     return Protected(html, tuple(tags)) if len(_MARK.findall(html)) == len(tags) else None
+
+
+def _nest_tag(open_: list[str], tag: str) -> bool:
+    """Take a block tag onto or off the stack of what is open. Return whether the tag may stand here."""
+    word = _WORD.match(tag)
+    name = word[1] if word else ""
+    if name in {"else", "elif"}:
+        return open_[-1:] == [_BLOCK]
+    if name.startswith("end"):
+        return bool(open_) and open_.pop() == _BLOCK
+    if name in {"if", "for", "with"} or (name == "set" and "=" not in tag):
+        open_.append(_BLOCK)
+        return True
+    within = next((element for element in reversed(open_) if element != _BLOCK), "")
+    return within not in _WITHOUT_TEXT or name == "set" or tag.startswith("{#")
 
 
 def _split(source: str) -> list[tuple[bool, str]]:
@@ -86,9 +143,10 @@ def _split(source: str) -> list[tuple[bool, str]]:
     return [*pieces, (True, "".join(tag))] if tag else pieces
 
 
-def _elements(html: str) -> list[str]:
-    found = (match[0].lower() for match in _ELEMENT.finditer(html))
-    return [element for element in found if element.lstrip("</") not in _MOVED]
+def _stream(html: str) -> list[str]:
+    """Return elements, without their attributes, marks and words as they follow each other."""
+    found = _TOKEN.finditer(_STYLE.sub("", html))
+    return [(token["element"] or "").lower() or unescape(token[0]) for token in found]
 
 
 class _Scanner:
