@@ -236,7 +236,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     result = run("import", "-", "--store", "main", fed=content)
     assert result.exit_code == 0
-    assert result.stdout == "4 read, 3 new, 1 faults, 1 opted in, 2 opted out\n"
+    assert result.stdout == "4 read, 3 new, 1 faulty, 1 opted in, 2 opted out\n"
     assert "line 5: 'x' is no address" in result.stderr
     assert "1 faulty row: stdin.faults.csv" in result.stderr
     return run

@@ -73,7 +73,7 @@ def _tell(summary: importing.Summary, *, as_json: bool) -> None:
         shown = [
             f"{terminal.number(count)} {name}" for name, count in numbers.items() if count or name == "read"
         ]
-        terminal.say(", ".join(shown).replace("_", " "))
+        terminal.say(", ".join(shown).replace("_", " ").replace("faults", "faulty"))
         for line, reason in summary.first_faults:
             terminal.warn(f"line {line}: {reason}")
         if summary.faults:

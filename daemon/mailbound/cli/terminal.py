@@ -7,8 +7,9 @@ escaped before they reach a terminal. Tables are drawn where a person looks on, 
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
+import os
+import pwd
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,10 +58,11 @@ def open_database(context: typer.Context) -> Iterator[engine.Database]:
 
 def who() -> str:
     """Return who gives the command, for the ledger: the user's name in the operating system."""
+    number = os.getuid()
     try:
-        return getpass.getuser()[:64]
-    except (KeyError, OSError):  # a user id without a name, as in a container
-        return ""
+        return pwd.getpwuid(number).pw_name[:64]  # not from the environment, where anybody can be anybody
+    except KeyError:  # as in a container
+        return f"uid {number}"
 
 
 def escape(text: str) -> str:
