@@ -321,6 +321,14 @@ def test_ordinary_work_is_not_hindered(source, expected):
 # --- working on the source instead of each message --------------------------------------------------------
 
 STYLE = "<style>.a { color: red } .b { margin: 0 } p { padding: 1px } td { top: 0 }</style>"
+STYLES = [
+    STYLE,
+    "<style>li:first-child { color: red }</style>",
+    "<style>p + p { color: red }</style>",
+    "<style>p:empty { color: red }</style>",
+    "<style>div p { color: red } div > a { color: blue }</style>",
+    "<style>a[href^=https] { color: red }</style>",
+]
 PIECES = [
     '<p class="a">',
     "<p>",
@@ -403,9 +411,9 @@ def rendered(source, values, *, html):
 
 
 @settings(max_examples=200, deadline=None)
-@given(documents)
-def test_styles_inlined_once_are_as_if_inlined_in_each_message(document):
-    source = f"<html><head>{STYLE}</head><body>{document}</body></html>"
+@given(st.sampled_from(STYLES), documents)
+def test_styles_inlined_once_are_as_if_inlined_in_each_message(style, document):
+    source = f"<html><head>{style}</head><body>{document}</body></html>"
     once = inlining.inline_source(source)
     for values in SITUATIONS if once is not None else []:
         each = inlining.inline(rendered(source, values, html=True))
@@ -434,6 +442,9 @@ def test_text_made_once_is_as_if_made_from_each_message(document):
         ("<style>p { color: {{ y }} }</style><p></p>", False),
         ("{% if x %}<style>p { color: red }</style>{% endif %}<p></p>", False),
         ("<table>{% for i in items %}<tr><td></td></tr>{% endfor %}</table>", False),  # a tbody is implied
+        ("<style>li:first-child { top: 0 }</style><ul>{% for i in items %}<li></li>{% endfor %}</ul>", False),
+        ("<style>p:empty { top: 0 }</style><p>{{ y }}</p>", False),
+        ("<style>li:first-child { top: 0 }</style><ul><li></li></ul>", True),
         ("<html>{{ y }}<style></style></html>", False),  # head and body are implied
     ],
 )

@@ -23,7 +23,7 @@ def inline_source(source: str) -> str | None:
     if "<style" not in source:
         return None
     protected = protection.protect(source)
-    if protected is None or not protected.is_nested() or protected.decides_before("<style"):
+    if protected is None or not protected.is_nested() or protected.sways_styles():
         return None
     html = _inliner.inline(protected.html)
     return protected.restore(html) if protected.keeps(html) else None

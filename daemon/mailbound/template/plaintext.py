@@ -37,9 +37,8 @@ def from_source(source: str) -> str | None:
         return None
     reader = _Reader(protected)
     text = "".join(reader.pieces)
-    if reader.blocks != [tag for tag in protected.tags if tag.startswith("{%")] or protection.BRACES.search(
-        text
-    ):
+    blocks = [tag for tag in protected.tags if tag.startswith("{%")]
+    if reader.blocks != blocks or protection.BRACES.search(text):
         return None
     return protected.restore(text)
 
@@ -51,9 +50,8 @@ def lay_out(marked: str) -> str:
 
 def _white_space(found: re.Match[str]) -> str:
     marks = set(found[0])
-    breaks = max(
-        min(found[0].count(_BR), 2), 1 if marks & {_LINE, _ITEM} else 0, 2 if _PARAGRAPH in marks else 0
-    )
+    floor = 2 if _PARAGRAPH in marks else 1 if marks & {_LINE, _ITEM} else 0
+    breaks = max(min(found[0].count(_BR), 2), floor)
     return "\n" * breaks + ("- " if _ITEM in marks else "") or " "
 
 

@@ -15,6 +15,7 @@ import jinja2
 
 _TAG_BEGINS = frozenset(["variable_begin", "block_begin", "comment_begin", "raw_begin"])
 _TAG_ENDS = frozenset(["variable_end", "block_end", "comment_end", "raw_end"])
+
 VOID = frozenset(
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"]
 )
@@ -37,16 +38,11 @@ _WORD = re.compile(r"\{%[-+]?\s*(\w+)")
 _BLOCK = "{%"
 _TOKEN = re.compile(r"<!--.*?-->|(?P<element></?[a-zA-Z][a-zA-Z0-9]*)[^>]*>|[^<\s]+", re.DOTALL)
 _STYLE = re.compile(r"<style.*?</style>", re.DOTALL | re.IGNORECASE)  # inlining moves it
+_LOOKS_AROUND = re.compile(r":(?:first|last|nth|only|empty|not|has|is|where)\b|[+~\[]")
 _WITHOUT_TEXT = frozenset(["table", "tbody", "thead", "tfoot", "tr", "colgroup"])
-_PLAIN = frozenset(
-    ["text", "value", "comment", "plain"]
-)  # where a tag decides nothing about the HTML around it
-_RAW = {
-    "style": "raw",
-    "script": "raw",
-    "title": "plain",
-    "textarea": "plain",
-}  # elements that hold no others
+# Where a tag decides nothing about the HTML around it, among it the elements that hold only text.
+_PLAIN = frozenset(["text", "value", "comment", "plain"])
+_RAW = {"style": "raw", "script": "raw", "title": "plain", "textarea": "plain"}
 _DECIDING = frozenset(["class", "id", "style"])  # attributes that a style sheet looks at
 
 _OPENING = re.compile(r"<!--|</?([a-zA-Z][a-zA-Z0-9]*)")
@@ -89,10 +85,16 @@ class Protected:
                 open_.append(found["begin"].lower())
         return not open_
 
-    def decides_before(self, text: str) -> bool:
-        """Return whether a block tag stands before the last `text`, so that it may depend on it."""
-        before = self.html[: self.html.rfind(text)]
-        return any(self.tags[int(mark[1] or mark[2])].startswith("{%") for mark in _MARK.finditer(before))
+    def sways_styles(self) -> bool:
+        """Return whether a tag may decide which styles apply.
+
+        It may by standing around a style sheet, or through a selector that looks at neighbours, at what an
+        element holds or at attributes.
+        """
+        styles = list(_STYLE.finditer(self.html))
+        before = self.html[: styles[-1].start()] if styles else ""
+        around = any(self.tags[int(mark[1] or mark[2])].startswith("{%") for mark in _MARK.finditer(before))
+        return around or any(self.tags and _LOOKS_AROUND.search(style[0]) for style in styles)
 
 
 def protect(source: str) -> Protected | None:
