@@ -9,13 +9,14 @@ import json
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mailbound.cli import importing
-from mailbound.cli.importing import records, repeats
+from mailbound.cli.importing import loop, records, repeats
 from mailbound.cli.importing.people import guess
 from mailbound.database import erasing, wishes
 from mailbound.database.imports import BATCH
@@ -338,6 +339,15 @@ def test_the_last_row_about_a_person_wins_even_batches_later(lite, tmp_path):
     assert lite.find("x").address == "last@example.net"
     assert (summary.repeated, summary.counts.new) == (1, BATCH * 2 + 1)
     assert lite.ledger("address") == []
+
+
+def test_the_log_of_sqlite_is_folded_in_on_the_way(lite, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_FOLD_EVERY", 1)
+    log = Path(f"{lite.database.path}-wal")
+    assert log.exists()
+    lite.bring(HEAD + "".join(f"{n},p{n}@example.net\n" for n in range(BATCH + 1)), tmp_path)
+    assert not log.exists()
+    assert len(lite.names()) == BATCH + 1
 
 
 def test_what_is_read_is_the_sum_of_what_became_of_it(lite, tmp_path):

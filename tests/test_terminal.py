@@ -62,6 +62,10 @@ def test_facts_without_a_value_are_left_out(capsys):
     assert capsys.readouterr().out == "name  Joe\na     no\n"
 
 
+def test_attributes_are_written_as_a_condition_has_them():
+    assert terminal.pairs({"country": "DE", "vip": True, "score": 1.5}) == "country=DE, vip=true, score=1.5"
+
+
 @pytest.mark.parametrize(("share", "length"), [(-1, 0), (0, 0), (0.5, 10), (1, 20), (7, 20)])
 def test_a_bar_is_as_long_as_its_share(share, length):
     assert len(terminal.bar(share)) == length

@@ -138,11 +138,10 @@ def _portrait(connection: sa.Connection, row: Any) -> dict[str, Any]:
 
 def _print(person: dict[str, Any]) -> None:
     status = f"{person['status']} ({person['category']})" if person["category"] else person["status"]
-    attributes = (f"{name}={value}" for name, value in person["attributes"].items())
     terminal.facts(
         [
             *((name, person[name]) for name in ("external_id", "address", "name", "locale", "time_zone")),
-            ("attributes", ", ".join(attributes)),
+            ("attributes", terminal.pairs(person["attributes"])),
             ("status", status),
             *((name, person[name]) for name in ("since", "until", "created_at", "changed_at")),
         ]

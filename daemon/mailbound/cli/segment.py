@@ -106,12 +106,8 @@ def show(
         [("segment", row.name), ("condition", _condition(row)), ("recipients", terminal.number(size))]
     )
     terminal.say("")
-    terminal.table(names, [_person(person) for person in rows])
-
-
-def _person(person: Any) -> tuple[str, str, str, str]:
-    attributes = ", ".join(f"{name}={value}" for name, value in person.attributes.items())
-    return person.external_id, person.address, person.name, attributes
+    told = [(row.external_id, row.address, row.name, terminal.pairs(row.attributes)) for row in rows]
+    terminal.table(names, told)
 
 
 @app.command("list")

@@ -128,6 +128,15 @@ def cell(value: Any) -> str:
     return escape(str(value))
 
 
+def pairs(values: Mapping[str, Any]) -> str:
+    """Return attributes on one line, as a condition would write them: `country=DE, vip=true`."""
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in values.items()
+    }
+    return ", ".join(f"{name}={text}" for name, text in texts.items())
+
+
 def number(count: int) -> str:
     """Return a count with its thousands apart: `1,234,567`."""
     return f"{count:,}"
@@ -157,9 +166,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str =
         _align(columns, cells, right, title)
 
 
-def facts(pairs: Sequence[tuple[str, Any]]) -> None:
+def facts(known: Sequence[tuple[str, Any]]) -> None:
     """Print what is known about one thing, one fact to a line; a fact without a value is left out."""
-    shown = [(label, cell(value)) for label, value in pairs]
+    shown = [(label, cell(value)) for label, value in known]
     width = max((len(label) for label, text in shown if text), default=0)
     for label, text in shown:
         if text:
