@@ -33,8 +33,8 @@ _GRAMMAR: dict[type[exp.Expr], set[str]] = {
 _ALLOWED = "compare names with values by = <> < <= > >= IN BETWEEN LIKE IS NULL, join with AND OR NOT"
 
 
-class Unusable(Exception):  # noqa: N818 - it never leaves this package
-    """Something that a condition may not hold, and the offset where it stands."""
+class Unusable(Exception):
+    """Something that a condition may not hold, and the offset where it stands; it never leaves this package."""
 
     def __init__(self, message: str, where: int | exp.Expr) -> None:
         """Keep the message, to be joined with the position."""
