@@ -82,7 +82,7 @@ def test_a_hard_bounce_has_all_its_effects_and_its_ledger(database_url: str) -> 
         ]
         assert tally.of_run(here.connection, run_id) == {"bounced": 1}
         again = here.sending(here.activity("summer"))
-        assert here.states(again) == {"anna": "skipped not-opted-in"}
+        assert here.states(again) == {"anna": "skipped undeliverable"}
 
 
 def test_the_same_report_counts_once(database_url: str) -> None:
@@ -212,7 +212,7 @@ def test_a_hard_bounce_spares_the_wish_of_who_shares_the_address(database_url: s
         record(here, here.send(here.sending())["anna"])
         assert wishes(here) == {("anna", "main"): "out hard_bounce", ("bert", "main"): "in import"}
         assert here.states(here.sending(here.activity("summer"))) == {
-            "anna": "skipped not-opted-in",
+            "anna": "skipped undeliverable",
             "bert": "skipped undeliverable",
         }
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailbound import correlate, tokens
+from mailbound import correlate, reading, tokens
 from mailbound.correlate import Carrier, Clue
 from mailbound.model import Kind
 from mailbound.reading.report import Report
@@ -79,3 +79,10 @@ def test_only_an_unsubscribe_token_calls_itself_one(purpose):
     leave = tokens.for_unsubscribe(tokens.Key(31, b"k"), 1, store=1)
     [clue] = correlate.clues(report(delivered_to=(f"b+{leave}@sender.example",)))
     assert clue.carrier is Carrier.UNSUBSCRIBE
+
+
+def test_a_wish_to_leave_may_carry_its_token_in_the_subject():
+    mail = f"From: anna@example.org\r\nTo: bounces@example.com\r\nSubject: unsubscribe {LEAVE}\r\n\r\n\r\n"
+    found = reading.read(mail.encode())
+    assert found.kind is Kind.UNSUBSCRIBE
+    assert [(clue.carrier, clue.token) for clue in correlate.clues(found)] == [(Carrier.UNSUBSCRIBE, LEAVE)]

@@ -50,6 +50,8 @@ def _candidates(report: Report) -> Iterator[Clue]:
         if token:
             carrier = Carrier.UNSUBSCRIBE if unsubscribe.is_for_that(token) else Carrier.RETURN_PATH
             yield Clue(carrier, token, address)
+    if token := unsubscribe.in_subject(report.subject):
+        yield Clue(Carrier.UNSUBSCRIBE, token, report.subject)
     for identifier in (report.original_envelope_id, *report.returned_message_ids):
         for token in _TOKEN.findall(identifier):
             # Haraka gives back the Message-ID as the envelope id.

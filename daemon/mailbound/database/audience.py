@@ -141,11 +141,11 @@ def _people() -> sa.FromClause:
 def objection(
     recipient_id: _Id, address_id: _Id, domain_id: _Id, store_id: _Id | int, now: _Moment
 ) -> sa.ColumnElement[str | None]:
-    """Return why a recipient gets nothing, or NULL."""
+    """Return why a recipient gets nothing, or NULL. A dead address comes first: its bounce took the opt-in, too."""
     return sa.case(
-        (sa.not_(opted_in(recipient_id, store_id)), NOT_OPTED_IN),
         (_has_status(address_id, RecipientStatus.UNDELIVERABLE), UNDELIVERABLE),
         (_has_status(address_id, RecipientStatus.SUSPENDED, now), SUSPENDED),
+        (sa.not_(opted_in(recipient_id, store_id)), NOT_OPTED_IN),
         (suppressed(address_id, domain_id, now), SUPPRESSED),
         else_=None,
     )

@@ -1,6 +1,7 @@
 """The ledger: every change of an opt-in, a recipient status or a suppression, with its cause.
 
-Nothing else writes these tables, so that each value can be explained and taken back.
+Whatever writes an opt-in or a status writes its line here in the same transaction, one at a time or, as an import
+does, in bulk; so each value can be explained and taken back.
 """
 
 from __future__ import annotations

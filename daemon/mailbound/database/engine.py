@@ -94,12 +94,20 @@ class Database:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(threads, _persistently, engine, function)
 
+    def release(self) -> None:
+        """Close all connections until they are needed again.
+
+        A command that writes a great deal does so now and then, for SQLite folds the log that it wrote into the file
+        only when its last connection closes, or when the daemon checkpoints.
+        """
+        self._reader.dispose()
+        self._writer.dispose()
+
     def close(self) -> None:
         """Wait for the transactions under way and close all connections."""
         self._write_threads.shutdown()
         self._read_threads.shutdown()
-        self._reader.dispose()
-        self._writer.dispose()
+        self.release()
 
 
 def _persistently(engine: sa.Engine, function: Callable[[sa.Connection], T]) -> T:

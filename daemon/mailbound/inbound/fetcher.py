@@ -17,13 +17,14 @@ from mailbound.database import inbound_mail
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.errors import DatabaseError, MailboxError
-from mailbound.mailbox import Item, Mailbox
+from mailbound.mailbox import Item, Mailbox, SessionError
 from mailbound.pacing import Backoff
 
 log = structlog.get_logger()
 
 _BATCH = 200
 _BACKOFF = Backoff(first=5.0, cap=900.0)
+_ALARM = Backoff(first=300.0, cap=3600.0)  # for a refused password: each try may bring a lock nearer
 _ALARM_AFTER = 3
 
 
@@ -49,24 +50,34 @@ class Fetcher:
         """Connect to nothing yet."""
         self._parts = parts
         self._failures = 0
+        self._login_delay_seconds = 0
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Look into the mailbox again and again until `stopping` is set. One that is down alarms once."""
         while not stopping.is_set():
-            wait = self._parts.poll.total_seconds()
             try:
                 while await self.fetch():
                     self.ticked_at = time.monotonic()
+            except (MailboxError, DatabaseError) as error:
+                wait = self._failed(error)
+            else:
                 if self._failures >= _ALARM_AFTER:
                     log.info("mailbox.recovered", store=self._parts.store)
                 self._failures = 0
-            except (MailboxError, DatabaseError) as error:
-                self._failures += 1
-                wait = _BACKOFF.delay(self._failures, jitter=random())
-                tell = log.error if self._failures == _ALARM_AFTER else log.warning
-                tell("mailbox.failed", store=self._parts.store, why=str(error), retry_in=round(wait, 1))
+                wait = max(self._parts.poll.total_seconds(), self._login_delay_seconds)
             await self._sleep(wait, stopping)
+
+    def _failed(self, error: MailboxError | DatabaseError) -> float:
+        """Tell of a failure, and return the seconds to wait. A refused password calls for an operator at once."""
+        self._failures += 1
+        passing = not isinstance(error, SessionError) or error.trouble.passing
+        backoff = _BACKOFF if passing else _ALARM
+        wait = backoff.delay(self._failures, jitter=random())
+        alarm = self._failures == (_ALARM_AFTER if passing else 1)
+        tell = log.error if alarm else log.warning
+        tell("mailbox.failed", store=self._parts.store, why=str(error), retry_in=round(wait, 1))
+        return wait
 
     async def fetch(self) -> bool:
         """Bring one batch of mail into safety; return whether there may be more.
@@ -79,6 +90,7 @@ class Fetcher:
             log.error("mailbox.budget_exceeded", store=self._parts.store, held_octets=held)
             return False
         mailbox = await self._parts.open()
+        self._login_delay_seconds = mailbox.login_delay_seconds
         committed = False
         try:
             items = await mailbox.list()

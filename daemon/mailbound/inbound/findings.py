@@ -43,7 +43,7 @@ def find(
     genuine = _tokens(report, keys, arrived.at)
     delivery = next((token for token in genuine if token.purpose is not Purpose.UNSUBSCRIBE), None)
     wish = next((token for token in genuine if token.purpose is Purpose.UNSUBSCRIBE), None)
-    if report.kind is Kind.UNSUBSCRIBE or (report.kind is Kind.ORDINARY and wish is not None):
+    if report.kind is Kind.UNSUBSCRIBE:
         return [_unsubscribe(report, arrived, wish)]
     if report.kind is Kind.COMPLAINT and report.feedback_type in _COMPLAINTS:
         return [_complaint(report, arrived, delivery)]

@@ -67,6 +67,9 @@ class Mailbox(Protocol):
     refused: list[tuple[Item, str]]
     """What the server would not hand over or mark as deleted, with its words; it lies there still."""
 
+    login_delay_seconds: int
+    """How long the server wants us to stay away between two sessions; 0 if it does not say."""
+
     async def list(self) -> Sequence[Item]:
         """Return what lies in the mailbox, oldest first."""
         ...

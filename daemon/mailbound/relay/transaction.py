@@ -19,9 +19,12 @@ from mailbound.model import Letter, Outcome, Phase, Reply, Result
 from mailbound.relay import body, commands
 from mailbound.relay.account import Deadlines
 from mailbound.relay.connection import Connection
+from mailbound.status import StatusCode
 
 Mark = Callable[[], Awaitable[bool]]
 """Commits that a letter is about to be in doubt. False if it must not be sent any more."""
+
+_TOO_MANY = StatusCode(5, 5, 3)
 
 _ENVELOPE = (Phase.MAIL, Phase.RCPT, Phase.DATA)
 
@@ -199,8 +202,7 @@ def judge(phase: Phase, reply: Reply) -> Outcome:
     if reply.code == 421:
         result = Result.DEFERRED if phase is Phase.FINAL_DOT else Result.UNTRIED
         return Outcome(result, phase, reply, "the relay closes the session")
-    if phase is Phase.RCPT and reply.code == 552:
-        return Outcome(
-            Result.DEFERRED, phase, reply
-        )  # too many recipients, in old words (RFC 5321 §4.5.3.1.10)
+    if phase is Phase.RCPT and reply.code == 552 and StatusCode.of_reply(reply) in {None, _TOO_MANY}:
+        # In old words: too many recipients (RFC 5321 §4.5.3.1.10). With a code of its own it means what that says.
+        return Outcome(Result.DEFERRED, phase, reply)
     return Outcome(Result.REFUSED if kind == 5 else Result.DEFERRED, phase, reply)

@@ -168,4 +168,4 @@ def _fold(database: Database) -> None:
     import would outgrow the database many times.
     """
     if database.is_sqlite:
-        database.close()
+        database.release()
