@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -23,7 +23,7 @@ from mailbound.database import activities, audience, bounces, deliveries, nodes,
 from mailbound.database.activities import Activity
 from mailbound.database.engine import Database
 from mailbound.database.runs import Run
-from mailbound.errors import DatabaseError, InputError
+from mailbound.errors import DatabaseError, InputError, InvalidTransition
 from mailbound.lifecycle import DeliveryEvent, RunEvent, RunState
 from mailbound.template import Template
 
@@ -75,13 +75,21 @@ class Scheduler:
             await self._parts.database.run(_plan, activity, now)
         for run in await self._parts.database.read(runs.in_state, RunState.SCHEDULED):
             if run.occurrence_at <= self._parts.clock():
-                await self._begin(run)
+                await self._unless_overtaken(self._begin, run)
         for run in await self._parts.database.read(runs.in_state, RunState.SENDING):
-            await self._advance(run)
+            await self._unless_overtaken(self._advance, run)
         for run in await self._parts.database.read(runs.with_leftovers):
             await self._parts.database.run(
                 deliveries.sweep, run.id, DeliveryEvent.CANCEL, now=self._parts.clock(), reason="cancelled"
             )
+
+    @staticmethod
+    async def _unless_overtaken(step: Callable[[Run], Awaitable[None]], run: Run) -> None:
+        """Take a step with a run, unless an operator or another node moved it since we looked."""
+        try:
+            await step(run)
+        except InvalidTransition as overtaken:
+            log.debug("run.overtaken", run=run.id, why=str(overtaken))
 
     async def _begin(self, run: Run) -> None:
         """Start a due run, or let it wait, or call it missed."""
