@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from mailbound.database import changes, deliveries, runs, tables, tally
+from mailbound.database import changes, deliveries, recovery, runs, tables, tally
 from mailbound.database.deliveries import Settlement
 from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunEvent
 from mailbound.model import RecipientStatus
@@ -133,7 +133,7 @@ def test_a_crash_returns_claims_and_doubts_what_was_marked(database_url: str) ->
         run_id = here.sending(here.activity(in_doubt="hold"))
         ids = {each.external_id: each.id for each in here.claim(run_id)}
         deliveries.mark(here.connection, [ids["marked"]], node_id=NODE, now=NOW)
-        counts = deliveries.recover(here.connection, [NODE], now=NOW)
+        counts = recovery.recover(here.connection, [NODE], now=NOW)
         assert counts == {DeliveryState.QUEUED: 1, DeliveryState.UNKNOWN: 1}
         assert here.states(run_id) == {"claimed": "queued", "marked": "unknown"}
         assert tally.of_run(here.connection, run_id) == {"open": 1, "unknown": 1}
@@ -145,7 +145,7 @@ def test_a_delivery_in_doubt_is_sent_again_if_the_activity_wants_it(database_url
         run_id = here.sending(here.activity(in_doubt="resend"))
         (claimed,) = here.claim(run_id)
         deliveries.mark(here.connection, [claimed.id], node_id=NODE, now=NOW)
-        deliveries.recover(here.connection, [NODE], now=NOW)
+        recovery.recover(here.connection, [NODE], now=NOW)
         (again,) = here.claim(run_id)
         assert (again.id, again.attempt) == (claimed.id, 2)
 

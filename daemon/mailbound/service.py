@@ -21,7 +21,7 @@ import uvloop
 
 from mailbound import classify, config, logs, mailbox, relay
 from mailbound.config import Config, Store
-from mailbound.database import deliveries, nodes, schema, stores
+from mailbound.database import nodes, recovery, schema, stores
 from mailbound.database.engine import Database
 from mailbound.errors import ConfigError, DatabaseError
 from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
@@ -100,7 +100,7 @@ class _Service:
         """Take over what dead nodes held."""
         dead = await database.run(nodes.dead, alone=database.is_sqlite, but=node_id)
         if dead:
-            counts = await database.run(deliveries.recover, dead, now=_now())
+            counts = await database.run(recovery.recover, dead, now=_now())
             await database.run(nodes.forget, dead)
             if any(counts.values()):
                 log.warning("node.recovered", **{str(state): count for state, count in counts.items()})

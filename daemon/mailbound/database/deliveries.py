@@ -1,13 +1,13 @@
 """Deliveries: claimed, marked, settled, given back. Every state comes from `lifecycle.advance`.
 
 What a crash leaves: rows in `claimed` were never on the wire and go back to `queued`; rows in `sending` are in doubt
-and become `unknown`. `recover` does both.
+and become `unknown`; see `recovery`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -212,7 +212,7 @@ def settle(
 
     A delivery that another node took over in the meantime is left alone and missing from what is returned.
     """
-    rows = _lock(connection, [settlement.delivery_id for settlement in settlements])
+    rows = lock(connection, [settlement.delivery_id for settlement in settlements])
     states: dict[int, DeliveryState] = {}
     moves = tally.Moves()
     changed = []
@@ -264,7 +264,7 @@ def report(
     now: datetime,
 ) -> DeliveryState:
     """Move a delivery by what a report from outside said of it, and return its state afterwards."""
-    row = _lock(connection, [delivery_id])[delivery_id]
+    row = lock(connection, [delivery_id])[delivery_id]
     before = DeliveryState(row.state)
     after = lifecycle.advance(before, event)
     if after is not before:
@@ -274,54 +274,6 @@ def report(
         values = {"state": after, "reason": reason or row.reason, "status": status or row.status}
         connection.execute(delivery.update().where(delivery.c.id == delivery_id).values(values))
     return after
-
-
-def recover(connection: sa.Connection, node_ids: Iterable[int], *, now: datetime) -> dict[DeliveryState, int]:
-    """Give back what dead nodes held: claims return to the queue, what was marked is in doubt.
-
-    What is in doubt goes where its activity wants it: back to the queue (`resend`), or it stays `unknown` (`hold`).
-    """
-    held = (
-        sa.select(delivery.c.id, delivery.c.state, delivery.c.node_id, activity.c.in_doubt)
-        .select_from(
-            delivery.join(run, run.c.id == delivery.c.run_id).join(
-                activity, activity.c.id == run.c.activity_id
-            )
-        )
-        .where(
-            delivery.c.state.in_((DeliveryState.CLAIMED.value, DeliveryState.SENDING.value)),
-            delivery.c.node_id.in_(tuple(node_ids)),
-        )
-    )
-    counts = {DeliveryState.QUEUED: 0, DeliveryState.UNKNOWN: 0}
-    for row in connection.execute(held).all():
-        if row.state == DeliveryState.CLAIMED:
-            release = Settlement(row.id, DeliveryEvent.RELEASE)
-            settle(connection, [release], node_id=row.node_id, now=now)
-            counts[DeliveryState.QUEUED] += 1
-        else:
-            lost = Settlement(
-                row.id, DeliveryEvent.LOSE, reply="the daemon died before the relay's reply was recorded"
-            )
-            settle(connection, [lost], node_id=row.node_id, now=now)
-            counts[DeliveryState.UNKNOWN] += 1
-            if row.in_doubt == "resend":
-                resend(connection, row.id, now=now)
-    return counts
-
-
-def resend(connection: sa.Connection, delivery_id: int, *, now: datetime) -> None:
-    """Put a delivery in doubt back into the queue; its Message-ID stays the same."""
-    row = _lock(connection, [delivery_id])[delivery_id]
-    before = DeliveryState(row.state)
-    if DeliveryEvent.RESEND not in lifecycle.DELIVERY[before]:
-        return
-    after = lifecycle.advance(before, DeliveryEvent.RESEND)
-    moves = tally.Moves()
-    moves.move(row.run_id, row.domain_id, before, after)
-    moves.write(connection, node_id=0, now=now)
-    values = {"state": after, "node_id": None, "next_attempt_at": now, "settled_at": None}
-    connection.execute(delivery.update().where(delivery.c.id == delivery_id).values(values))
 
 
 def withdrawn(connection: sa.Connection, delivery_id: int, store_id: int, *, now: datetime) -> Settlement:
@@ -403,7 +355,8 @@ def any_open(connection: sa.Connection, run_id: int) -> bool:
     return bool(connection.execute(sa.select(queued | held)).scalar())
 
 
-def _lock(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Any]:
+def lock(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Any]:
+    """Return deliveries by id, theirs to this transaction until its end."""
     return {row.id: row for row in connection.execute(_locked(), {"ids": list(ids)})} if ids else {}
 
 

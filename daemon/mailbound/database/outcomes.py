@@ -13,7 +13,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from mailbound.config import Policy
-from mailbound.database import bounces, deliveries
+from mailbound.database import bounces, deliveries, recovery
 from mailbound.database.bounces import Finding, Recorded
 from mailbound.database.deliveries import Settlement
 from mailbound.lifecycle import DeliveryState
@@ -67,6 +67,6 @@ def commit(
             if recorded is not None:
                 done.recorded[item.delivery_id] = recorded
         if item.resend_at is not None and done.states[item.delivery_id] is DeliveryState.UNKNOWN:
-            deliveries.resend(connection, item.delivery_id, now=item.resend_at)
+            recovery.resend(connection, item.delivery_id, now=item.resend_at)
     done.marked = deliveries.mark(connection, marks, node_id=node_id, now=now)
     return done
