@@ -70,14 +70,10 @@ class Tap:
         assert task is not None
         self._talks.add(task)
         task.add_done_callback(self._talks.discard)
-        try:
+        with contextlib.closing(writer), contextlib.suppress(asyncio.CancelledError):
             their_reader, their_writer = await asyncio.open_connection("127.0.0.1", self._target)
-            try:
+            with contextlib.closing(their_writer):
                 await self._converse(reader, writer, their_reader, their_writer)
-            finally:
-                their_writer.close()
-        finally:
-            writer.close()
 
     async def _converse(
         self,

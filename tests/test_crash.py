@@ -1,0 +1,314 @@
+"""What a crash leaves: the daemon is killed at exact moments, started again, and held to what the relay wrote down.
+
+As a program it does so at moments chosen at random: `python tests/test_crash.py --kills 50`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from box import Box
+from ledger_relay import LedgerRelay, Point
+from mailbound.database import tables, tally
+
+_PEOPLE = 60
+_REPORTS = 30
+_CONNECTIONS = 4
+
+_ADDRESSES = {f"person-{number}": f"person-{number}@remote.test" for number in range(_PEOPLE)}
+_DEAD_ADDRESSES = {f"dead-{number}": f"bounce+5.1.1-{number}@remote.test" for number in range(_REPORTS)}
+
+
+# --- a run ------------------------------------------------------------------------------------------------
+
+_BEFORE_THE_DOT = {
+    "greeted": Point("server", "220 "),
+    "MAIL sent": Point("client", "MAIL ", 7),
+    "RCPT sent": Point("client", "RCPT ", 13),
+    "DATA sent": Point("client", "DATA", 19),
+    "354 under way": Point("server", "354 ", 25),
+    "body begun": Point("client", "Subject:", 31),
+}
+_IN_DOUBT = {
+    "first dot held": Point("client", r"\.\r\n", 1),
+    "dot held": Point("client", r"\.\r\n", 29),
+    "accepted, reply held": Point("server", "250 2.0.0 Ok: queued", 37),
+    "accepted, reply passed": Point("server", "250 2.0.0 Ok: queued", 43, passed=True),
+    "last reply held": Point("server", "250 2.0.0 Ok: queued", _PEOPLE),
+    "last reply passed": Point("server", "250 2.0.0 Ok: queued", _PEOPLE, passed=True),
+}
+_POINTS = {**_BEFORE_THE_DOT, **_IN_DOUBT}
+
+_SYSCALLS = [f"fdatasync:{count}" for count in (3, 8, 21, 34)] + ["pwrite64:89"]
+"""Before which call of a thread: a commit that is not durable, a write-ahead log cut off anywhere."""
+
+
+@pytest.fixture(scope="module")
+def audience(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a database of people, for each test to copy."""
+    return _audience(tmp_path_factory.mktemp("audience"))
+
+
+def _audience(folder: Path) -> Path:
+    with Box(folder) as box:
+        box.populate(_ADDRESSES)
+    return folder
+
+
+@contextmanager
+def _run_to_be(
+    folder: Path,
+    audience: Path,
+    *,
+    in_doubt: str = "resend",
+    connections: int = _CONNECTIONS,
+    pipelining: bool = True,
+) -> Iterator[tuple[Box, LedgerRelay]]:
+    """Give a daemon, not yet started, with a run that is due, and its relay."""
+    _copy_database(audience, folder)
+    with (
+        LedgerRelay(folder / "ledger", pipelining=pipelining) as relay,
+        Box(folder, in_doubt=in_doubt, connections=connections, **relay.settings) as box,
+    ):
+        box.schedule("spring")
+        yield box, relay
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for file in source.glob("mailbound.db*"):
+        shutil.copy(file, target)
+
+
+def _kill_at(point: Point, box: Box, tap: str, relay: LedgerRelay) -> None:
+    async def deed() -> bool:
+        box.strike()
+        return False
+
+    getattr(relay, tap).at(point, deed)
+
+
+def _finish(box: Box) -> None:
+    """Start the daemon again, let it bring the run to its end, and stop it in good order."""
+    box.start()
+    box.wait(lambda: box.run_state("spring") == "sent", "the run to be sent")
+    assert box.stop() == 0
+
+
+def _check(box: Box, relay: LedgerRelay, *, in_doubt: str, kills: int = 1) -> None:
+    """Hold the database to the ledger."""
+    ledger = relay.ledger()
+    times = Counter(address for _, address in ledger)
+    states = {_ADDRESSES[name]: state for name, state in box.states("spring").items()}
+    bound = kills * int(box.settings["connections"])
+    assert set(states) == set(_ADDRESSES.values())
+    assert len(set(ledger)) == len(times), "who is written to twice gets the same Message-ID twice"
+    doubled = {address for address, count in times.items() if count > 1}
+    assert len(doubled) <= bound
+    if in_doubt == "resend":
+        assert set(states.values()) == {"accepted"}
+        assert set(times) == set(states), "nobody is forgotten"
+    else:
+        assert doubled == set(), "nobody gets it twice"
+        unknown = {address for address, state in states.items() if state == "unknown"}
+        assert set(states.values()) <= {"accepted", "unknown"}
+        assert len(unknown) <= bound
+        assert set(states) - set(times) <= unknown, "who did not get it is shown"
+    accepted = {address for address, state in states.items() if state == "accepted"}
+    assert accepted <= set(times), "the database claims no more than the relay wrote down"
+    _check_database(box)
+
+
+def _check_database(box: Box) -> None:
+    with box.database.look() as connection:
+        assert tally.differences(connection) == []
+        assert connection.execute(sa.text("PRAGMA integrity_check")).scalars().all() == ["ok"]
+        assert connection.execute(sa.text("PRAGMA foreign_key_check")).all() == []
+
+
+@pytest.mark.parametrize("point", _POINTS.values(), ids=_POINTS)
+def test_a_run_that_was_killed_is_finished_and_nobody_forgotten(
+    tmp_path: Path, audience: Path, point: Point
+) -> None:
+    with _run_to_be(tmp_path, audience, pipelining=False) as (box, relay):
+        _kill_at(point, box, "smtp", relay)
+        box.launch()
+        box.ended()
+        _finish(box)
+        _check(box, relay, in_doubt="resend")
+
+
+@pytest.mark.parametrize("point", list(_IN_DOUBT.values())[1:5], ids=list(_IN_DOUBT)[1:5])
+def test_with_hold_nobody_gets_it_twice(tmp_path: Path, audience: Path, point: Point) -> None:
+    with _run_to_be(tmp_path, audience, in_doubt="hold", connections=1) as (box, relay):
+        _kill_at(point, box, "smtp", relay)
+        box.launch()
+        box.ended()
+        _finish(box)
+        _check(box, relay, in_doubt="hold")
+
+
+@pytest.mark.parametrize("call", _SYSCALLS)
+def test_a_kill_before_any_system_call_leaves_nothing_broken(
+    tmp_path: Path, audience: Path, call: str
+) -> None:
+    with _run_to_be(tmp_path, audience) as (box, relay):
+        _launch_doomed(box, call)
+        _finish(box)
+        _check(box, relay, in_doubt="resend")
+
+
+def _launch_doomed(box: Box, call: str) -> None:
+    """Run the daemon until the n-th call of that name by one of its threads, and kill it there."""
+    name, count = call.split(":")
+    inject = f"inject={name}:signal=SIGKILL:when={count}"
+    quietly = ["-f", "-qq", "-o", "/dev/null"]
+    box.launch(prefix=["strace", *quietly, "-e", f"trace={name}", "-e", inject])
+    assert box.ended() == -9
+
+
+# --- a batch of mail --------------------------------------------------------------------------------------
+
+_BATCH = {
+    "logged in": Point("client", "PASS "),
+    "list under way": Point("client", "LIST"),
+    "listed": Point("client", "RETR ", 1),
+    "in the middle of a mail": Point("server", "Subject:", 11),
+    "all but the last mail": Point("server", "Subject:", _REPORTS),
+    "stored, nothing marked": Point("client", "DELE ", 1),
+    "half of it marked": Point("client", "DELE ", _REPORTS // 2),
+    "all marked, QUIT held": Point("client", "QUIT"),
+    "QUIT passed": Point("client", "QUIT", passed=True),
+    "deleted, reply held": Point("server", r"\+OK bye"),
+    "deleted, reply passed": Point("server", r"\+OK bye", passed=True),
+}
+_BATCH_SYSCALLS = [f"fdatasync:{count}" for count in (4, 5, 6)]
+"""The commits around the start, the mail being stored, and the mail being read."""
+
+
+@pytest.fixture(scope="module")
+def harvest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the database after a run that bounced, and a file of each report to come."""
+    folder = tmp_path_factory.mktemp("harvest")
+    with LedgerRelay(folder / "ledger", form="postfix", delay_seconds=0.0) as relay:
+        with Box(folder, connections=_CONNECTIONS, outbound=relay.settings["outbound"]) as box:
+            box.populate(_DEAD_ADDRESSES)
+            box.schedule("spring")
+            box.start()
+            box.wait(lambda: box.run_state("spring") == "sent", "the run to be sent")
+            box.kill()
+        relay.call(relay.simulator.quiet())
+        for uid, content in relay.simulator.maildrop.messages():
+            (folder / f"{uid}.eml").write_bytes(content)
+    assert len(list(folder.glob("*.eml"))) == _REPORTS
+    return folder
+
+
+@contextmanager
+def _full_mailbox(folder: Path, harvest: Path) -> Iterator[tuple[Box, LedgerRelay]]:
+    """Give a daemon, not yet started, and its mailbox with the reports."""
+    _copy_database(harvest, folder)
+    with LedgerRelay(folder / "ledger") as relay:
+        for file in sorted(harvest.glob("*.eml")):
+            relay.simulator.maildrop.put(file.read_bytes())
+        with Box(folder, **relay.settings) as box:
+            yield box, relay
+
+
+def _kept(box: Box) -> set[str]:
+    return {row.uid for row in box.rows(sa.select(tables.inbound_mail.c.uid))}
+
+
+def _drain(box: Box, relay: LedgerRelay) -> None:
+    """Start the daemon again, let it empty the mailbox and read everything, and stop it in good order."""
+    unread = sa.select(tables.inbound_mail.c.id).where(tables.inbound_mail.c.state == "new")
+    box.start()
+    box.wait(lambda: not len(relay.simulator.maildrop), "the mailbox to be emptied")
+    box.wait(lambda: not box.rows(unread), "the mail to be read")
+    assert box.stop() == 0
+
+
+def _check_mail(box: Box) -> None:
+    """See that each report counts, and once."""
+    mails = box.rows(sa.select(tables.inbound_mail.c.sha256, tables.inbound_mail.c.state))
+    assert Counter(row.state for row in mails) == {"read": _REPORTS}
+    assert len({row.sha256 for row in mails}) == _REPORTS
+    recorded = Counter(row.delivery_id for row in box.rows(sa.select(tables.bounce.c.delivery_id)))
+    assert len(recorded) == _REPORTS
+    assert set(recorded.values()) == {1}
+    assert box.counts("spring") == {"bounced": _REPORTS}
+    statuses = box.rows(sa.select(tables.recipient_status.c.status))
+    assert Counter(row.status for row in statuses) == {"undeliverable": _REPORTS}
+    wishes = box.rows(sa.select(tables.opt_in.c.receive, tables.opt_in.c.source))
+    assert Counter((row.receive, row.source) for row in wishes) == {(False, "hard_bounce"): _REPORTS}
+    _check_database(box)
+
+
+@pytest.mark.parametrize("point", _BATCH.values(), ids=_BATCH)
+def test_a_batch_of_mail_that_was_killed_counts_once(tmp_path: Path, harvest: Path, point: Point) -> None:
+    with _full_mailbox(tmp_path, harvest) as (box, relay):
+        everything = {uid for uid, _ in relay.simulator.maildrop.messages()}
+        _kill_at(point, box, "pop3", relay)
+        box.launch()
+        box.ended()
+        there = {uid for uid, _ in relay.simulator.maildrop.messages()}
+        assert everything - there <= _kept(box), "nothing is deleted that is not stored"
+        _drain(box, relay)
+        _check_mail(box)
+
+
+@pytest.mark.parametrize("call", _BATCH_SYSCALLS)
+def test_mail_counts_once_whichever_commit_was_cut_off(tmp_path: Path, harvest: Path, call: str) -> None:
+    with _full_mailbox(tmp_path, harvest) as (box, relay):
+        everything = {uid for uid, _ in relay.simulator.maildrop.messages()}
+        _launch_doomed(box, call)
+        there = {uid for uid, _ in relay.simulator.maildrop.messages()}
+        assert everything - there <= _kept(box), "nothing is deleted that is not stored"
+        _drain(box, relay)
+        _check_mail(box)
+
+
+# --- as a program -----------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Kill a daemon as often as told, at random moments, each time in the middle of a new run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    options = parser.parse_args()
+    dice = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "audience").mkdir()
+        audience = _audience(folder / "audience")
+        for number in range(options.kills):
+            in_doubt = dice.choice(["resend", "hold"])
+            which, point = dice.choice(list(_POINTS.items()))
+            point = replace(point, count=1 if which == "greeted" else dice.randint(1, _PEOPLE))
+            print(f"seed {options.seed}, kill {number + 1}: {which} {point.count}, {in_doubt}", flush=True)
+            pipelining = dice.random() < 0.5
+            with _run_to_be(folder / str(number), audience, in_doubt=in_doubt, pipelining=pipelining) as (
+                box,
+                relay,
+            ):
+                _kill_at(point, box, "smtp", relay)
+                box.launch()
+                box.ended()
+                _finish(box)
+                _check(box, relay, in_doubt=in_doubt)
+
+
+if __name__ == "__main__":
+    main()
