@@ -1,0 +1,122 @@
+"""Letters: what a delivery's tokens, addresses and links look like, and that they lead back to it."""
+
+from __future__ import annotations
+
+import email
+from collections.abc import Mapping
+from email import policy
+from typing import Any
+
+import pytest
+
+from mailbound import tokens
+from mailbound.config import Inbox, Outbound, Store, Web
+from mailbound.database.deliveries import Claimed
+from mailbound.outbound.composer import Frame, compose
+from mailbound.template import Template, TemplateFault
+from mailbound.tokens import Key, Purpose
+from world import NOW
+
+KEY = Key(3, b"k" * 32)
+DAY = tokens.day_number(NOW)
+
+
+def store(**more: Any) -> Store:
+    inbound = {"address": "bounces@example.com", "host": "localhost", "username": "b", "tls": "insecure"}
+    outbound = Outbound(address="hello@example.com", host="localhost", tls="insecure")
+    inbox = Inbox(**{**inbound, **more.pop("inbound", {})})
+    return Store(name="Example News", list_id="news.example.com", outbound=outbound, inbound=inbox, **more)
+
+
+def letter(
+    *,
+    text: str = "Hello {{ name }}",
+    web: Web | None = None,
+    attempt: int = 1,
+    address: str = "anna@example.org",
+    **more: Any,
+) -> tuple[Any, Mapping[str, str]]:
+    template = Template("spring", {"subject.txt": b"Spring", "text.txt": text.encode()})
+    frame = Frame.of(
+        template, key=KEY, day=DAY, store=store(**more), store_id=2, activity="spring", web=web or Web()
+    )
+    claimed = Claimed(42, 1, 7, attempt, "example.org", 1, "R7", address, "Anna", "de", {"town": "Ulm"})
+    made = compose(frame, claimed, now=NOW)
+    return made, email.message_from_bytes(made.content, policy=policy.default)
+
+
+def verified(text: str) -> tokens.Token:
+    found = tokens.verify(text, {3: KEY}, now=NOW)
+    assert found is not None, text
+    return found
+
+
+def test_every_carrier_leads_back_to_the_delivery() -> None:
+    made, message = letter(attempt=3)
+    local_part, _, domain = made.return_path.rpartition("@")
+    base, _, token = local_part.partition("+")
+    assert (base, domain) == ("bounces", "example.com")
+    assert verified(token) == tokens.Token(Purpose.RETURN_PATH, 3, 42, attempt=3, day=DAY)
+    assert verified(made.envid) == tokens.Token(Purpose.ENVID, 3, 42, attempt=3, day=DAY)
+    message_id = message["Message-ID"].strip("<>").partition("@")
+    assert verified(message_id[0]) == tokens.Token(Purpose.MESSAGE_ID, 3, 42, attempt=0, day=DAY)
+    assert message_id[2] == "example.com"
+
+
+def test_a_retry_keeps_its_message_id_and_changes_the_rest() -> None:
+    (first, one), (second, two) = letter(attempt=1), letter(attempt=2)
+    assert one["Message-ID"] == two["Message-ID"]
+    assert first.return_path != second.return_path
+    assert first.envid != second.envid
+
+
+def test_without_a_web_address_people_leave_by_mail() -> None:
+    _, message = letter()
+    assert message["List-Unsubscribe-Post"] is None
+    uri = message["List-Unsubscribe"].strip("<>")
+    assert uri.startswith("mailto:bounces+")
+    assert uri.endswith("@example.com?subject=unsubscribe")
+    token = uri.partition("+")[2].partition("@")[0]
+    assert verified(token) == tokens.Token(Purpose.UNSUBSCRIBE, 3, 7, store=2)
+
+
+def test_with_a_web_address_one_click_comes_first() -> None:
+    _, message = letter(web=Web(unsubscribe_url="https://news.example.com/u/"))
+    assert message["List-Unsubscribe"].startswith("<https://news.example.com/u/")
+    assert ">, <mailto:bounces+" in message["List-Unsubscribe"]
+    assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+
+
+def test_without_subaddressing_the_subject_and_the_other_carriers_hold_the_tokens() -> None:
+    made, message = letter(inbound={"subaddressing": False})
+    assert made.return_path == "bounces@example.com"
+    assert verified(made.envid).subject == 42
+    uri = message["List-Unsubscribe"].strip("<>")
+    assert uri.startswith("mailto:bounces@example.com?subject=unsubscribe%20")
+    assert verified(uri.rpartition("%20")[2]).purpose is Purpose.UNSUBSCRIBE
+
+
+def test_a_store_with_a_from_of_its_own_names_the_sender() -> None:
+    _, message = letter(from_="news@example.com")
+    assert message["From"].addresses[0].addr_spec == "news@example.com"
+    assert message["Sender"].addresses[0].addr_spec == "bounces@example.com"
+    _, message = letter()
+    assert message["From"].addresses[0].addr_spec == "bounces@example.com"
+    assert message["Sender"] is None
+    assert message["Reply-To"].addresses[0].addr_spec == "hello@example.com"
+
+
+def test_a_template_sees_the_recipient_and_what_everybody_has() -> None:
+    text = "{{ town }} {{ name }} {{ address }} {{ external_id }} {{ locale }} {{ store }} {{ activity }}"
+    _, message = letter(text=text)
+    assert message.get_content().strip() == "Ulm Anna anna@example.org R7 de Example News spring"
+
+
+def test_a_missing_value_is_a_fault_that_names_it() -> None:
+    with pytest.raises(TemplateFault, match=r"'first_name' is missing in text\.txt"):
+        letter(text="{{ first_name }}")
+
+
+def test_a_local_part_beyond_ascii_asks_for_smtputf8() -> None:
+    assert letter(address="jörg@example.org")[0].utf8
+    assert not letter()[0].utf8

@@ -1,0 +1,107 @@
+"""The database's promises: durable, private, one writer, and patient."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from mailbound.database.engine import Database
+from mailbound.errors import DatabaseError, InputError
+
+
+def _table(connection: sa.Connection) -> None:
+    connection.execute(sa.text("CREATE TABLE word (text VARCHAR(20) PRIMARY KEY)"))
+
+
+def _say(connection: sa.Connection, word: str) -> str:
+    connection.execute(sa.text("INSERT INTO word VALUES (:word)"), {"word": word})
+    return word
+
+
+def _words(connection: sa.Connection) -> list[str]:
+    return list(connection.execute(sa.text("SELECT text FROM word ORDER BY text")).scalars())
+
+
+def test_a_transaction_is_whole_or_nothing(database_url: str) -> None:
+    database = Database(database_url)
+    with database.begin() as connection:
+        _table(connection)
+        _say(connection, "first")
+
+    def fail(connection: sa.Connection) -> None:
+        _say(connection, "second")
+        _say(connection, "first")
+
+    with pytest.raises(DatabaseError):
+        asyncio.run(database.run(fail))
+    assert asyncio.run(database.run(_say, "third")) == "third"
+    assert asyncio.run(database.read(_words)) == ["first", "third"]
+    database.close()
+
+
+def test_sqlite_survives_a_power_cut_and_shows_itself_to_nobody(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/m.db", checkpoints=True)
+    with database.begin() as connection:
+        _table(connection)
+        pragmas = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "wal_autocheckpoint")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "wal_autocheckpoint": 1000}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("m.db*")} == {0o600}
+    database.close()
+
+
+def test_only_the_daemon_checkpoints(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/m.db")
+    with database.begin() as connection:
+        assert connection.exec_driver_sql("PRAGMA wal_autocheckpoint").scalar() == 0
+    database.close()
+
+
+def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/m.db")
+    with database.begin() as connection:
+        _table(connection)
+    other = sqlite3.connect(tmp_path / "m.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    begun = threading.Event()
+
+    async def write() -> str:
+        waiting = asyncio.create_task(database.run(_say, "late"))
+        await asyncio.sleep(0)
+        begun.set()
+        done, _ = await asyncio.wait({waiting}, timeout=0.2)
+        assert not done
+        await asyncio.to_thread(other.execute, "ROLLBACK")
+        return await waiting
+
+    assert asyncio.run(write()) == "late"
+    assert begun.is_set()
+    other.close()
+    database.close()
+
+
+def test_a_reader_sees_one_moment(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/m.db")
+    with database.begin() as connection:
+        _table(connection)
+    with database.look() as reader:
+        assert _words(reader) == []
+        with database.begin() as writer:
+            _say(writer, "new")
+        assert _words(reader) == []
+    with database.look() as reader:
+        assert _words(reader) == ["new"]
+    database.close()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle-of-delphi://x/y"])
+def test_a_url_of_no_use_is_one_clear_line(url: str) -> None:
+    with pytest.raises(InputError, match=r"^database\.url: "):
+        Database(url)

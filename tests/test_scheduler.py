@@ -1,0 +1,253 @@
+"""The scheduler, tick by tick, with a clock of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from mailbound.config import Breaker
+from mailbound.database import activities, runs, schema, tables
+from mailbound.database.engine import Database
+from mailbound.lifecycle import RunEvent, RunState
+from mailbound.scheduler import Parts, Scheduler
+from world import NODE, NOW, World
+
+HOUR = timedelta(hours=1)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Stage:
+    """A scheduler on a database with two recipients."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.clock = Clock()
+        template = folder / "templates" / "spring"
+        template.mkdir(parents=True)
+        (template / "subject.txt").write_text("Spring")
+        (template / "text.txt").write_text("Hello {{ name }}")
+        self.template = template
+        self.scheduler = Scheduler(
+            Parts(database, folder / "templates", Breaker(), node_id=NODE, clock=self.clock)
+        )
+
+    def tick(self, at: datetime | None = None, times: int = 1) -> None:
+        """Tick, perhaps at another time."""
+        self.clock.now = at or self.clock.now
+        for _ in range(times):
+            asyncio.run(self.scheduler.tick())
+
+    def plan(self, name: str = "spring", **plan: Any) -> None:
+        """Create an activity."""
+        with self.database.begin() as connection:
+            world = World.__new__(World)
+            world.connection = connection
+            world.activity(name, **plan)
+
+    def runs(self, name: str = "spring") -> list[tuple[datetime, str]]:
+        """Return when the runs of an activity are due, and their states, the earliest first."""
+        with self.database.look() as connection:
+            found = runs.of_activity(connection, activities.find(connection, name).id)
+        return [(run.occurrence_at, str(run.state)) for run in reversed(found)]
+
+    def states(self) -> list[str]:
+        """Return the states of all deliveries."""
+        with self.database.look() as connection:
+            return list(connection.execute(sa.select(tables.delivery.c.state).order_by("id")).scalars())
+
+    def note(self) -> str:
+        """Return the note of the latest run."""
+        with self.database.look() as connection:
+            query = sa.select(tables.run.c.note).order_by(tables.run.c.id.desc()).limit(1)
+            return str(connection.execute(query).scalar_one())
+
+    def move(self, event: RunEvent) -> None:
+        """Let an operator move the only open run."""
+        with self.database.begin() as connection:
+            open_runs = runs.in_state(connection, RunState.SENDING, RunState.PAUSED, RunState.SCHEDULED)
+            runs.move(connection, open_runs[0].id, event, now=self.clock.now)
+
+
+@contextmanager
+def staged(url: str, folder: Path) -> Iterator[Stage]:
+    """Give a stage."""
+    database = Database(url, checkpoints=True)
+    schema.upgrade(database)
+    with database.begin() as connection:
+        world = World(connection)
+        world.person("anna")
+        world.person("bert")
+        world.person("carl", opted_in=False)
+    try:
+        yield Stage(database, folder)
+    finally:
+        database.close()
+
+
+def test_an_activity_starts_at_its_time(database_url: str, tmp_path: Path) -> None:
+    with staged(database_url, tmp_path) as stage:
+        stage.plan(starts_at=NOW + HOUR)
+        stage.tick()
+        assert stage.runs() == [(NOW + HOUR, "scheduled")]
+        stage.tick(NOW + HOUR - timedelta(seconds=1))
+        assert stage.states() == []
+        stage.tick(NOW + HOUR)
+        assert stage.runs() == [(NOW + HOUR, "sending")]
+        stage.tick()
+        assert stage.states() == ["queued", "queued", "skipped"]
+        assert stage.runs() == [(NOW + HOUR, "sending")]
+
+
+def test_a_start_that_is_too_late_asks_the_operator(sqlite_url: str, tmp_path: Path) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        stage.plan(starts_at=NOW, grace=HOUR)
+        stage.tick(NOW + HOUR + timedelta(seconds=1))
+        assert stage.runs() == [(NOW, "missed")]
+        assert stage.note() == "it could have started for 3601 s, and did not"
+        assert stage.states() == []
+
+
+def test_a_run_waits_for_its_window_and_its_grace_waits_too(sqlite_url: str, tmp_path: Path) -> None:
+    window = {"days": ["wed"], "from": "09:00", "to": "17:00"}
+    with staged(sqlite_url, tmp_path) as stage:
+        stage.plan(starts_at=NOW, grace=HOUR, window=window)
+        stage.tick(NOW + 2 * HOUR)
+        assert stage.runs() == [(NOW, "scheduled")]
+        stage.tick(datetime(2026, 11, 25, 9, 30, tzinfo=UTC))
+        assert stage.runs() == [(NOW, "sending")]
+
+
+def test_a_recurring_activity_plans_one_run_ahead(sqlite_url: str, tmp_path: Path) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        stage.plan(starts_at=None, cron="0 * * * *")
+        stage.tick()
+        assert stage.runs() == [(NOW + HOUR, "scheduled")]
+        stage.tick(NOW + HOUR, times=3)
+        assert stage.runs() == [(NOW + HOUR, "sending"), (NOW + 2 * HOUR, "scheduled")]
+
+
+def test_due_times_that_passed_unseen_are_missed_one_by_one(sqlite_url: str, tmp_path: Path) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        stage.plan(starts_at=None, cron="0 * * * *", grace=timedelta(minutes=10))
+        stage.tick(NOW + 3 * HOUR + timedelta(minutes=5))
+        assert stage.runs() == [
+            (NOW + HOUR, "missed"),
+            (NOW + 2 * HOUR, "missed"),
+            (NOW + 3 * HOUR, "sending"),
+            (NOW + 4 * HOUR, "scheduled"),
+        ]
+
+
+def test_a_run_waits_for_the_one_before_it_and_is_missed_after_its_grace(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        stage.plan(starts_at=None, cron="0 * * * *", grace=timedelta(minutes=30))
+        stage.tick(NOW + HOUR, times=2)
+        stage.tick(NOW + 2 * HOUR)
+        assert [state for _, state in stage.runs()] == ["sending", "scheduled", "scheduled"]
+        stage.tick(NOW + 2 * HOUR + timedelta(minutes=31))
+        assert [state for _, state in stage.runs()] == ["sending", "missed", "scheduled"]
+
+
+def test_a_broken_template_fails_the_run_and_says_where(sqlite_url: str, tmp_path: Path) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        (stage.template / "text.txt").write_text("Hello {{ name")
+        stage.plan()
+        stage.tick()
+        assert stage.runs() == [(NOW, "failed")]
+        assert "text.txt, line 1" in stage.note()
+
+
+def test_editing_a_template_changes_no_run_under_way(sqlite_url: str, tmp_path: Path) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        stage.plan()
+        stage.tick(times=2)
+        (stage.template / "text.txt").write_text("Something else")
+        stage.tick()
+        with stage.database.look() as connection:
+            (run,) = runs.in_state(connection, RunState.SENDING)
+            assert b"Hello {{ name }}" in runs.frozen_template(connection, run.template_id or 0)
+
+
+def test_a_run_is_sent_when_nothing_is_open(sqlite_url: str, tmp_path: Path) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        stage.plan()
+        stage.tick(times=2)
+        with stage.database.begin() as connection:
+            connection.execute(
+                tables.delivery.update().where(tables.delivery.c.state == "queued").values(state="accepted")
+            )
+        stage.tick()
+        assert stage.runs() == [(NOW, "sent")]
+
+
+def test_what_is_too_old_expires(database_url: str, tmp_path: Path) -> None:
+    with staged(database_url, tmp_path) as stage:
+        stage.plan(expires_after=2 * HOUR)
+        stage.tick(times=2)
+        stage.tick(NOW + 2 * HOUR)
+        assert stage.states() == ["expired", "expired", "skipped"]
+        assert stage.runs() == [(NOW, "sent")]
+
+
+def test_a_cancelled_run_leaves_nothing_in_the_queue(database_url: str, tmp_path: Path) -> None:
+    with staged(database_url, tmp_path) as stage:
+        stage.plan()
+        stage.tick(times=2)
+        stage.move(RunEvent.CANCEL)
+        stage.tick()
+        assert stage.states() == ["cancelled", "cancelled", "skipped"]
+        assert stage.runs() == [(NOW, "cancelled")]
+
+
+def test_a_paused_run_stays_as_it_is(sqlite_url: str, tmp_path: Path) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        stage.plan(expires_after=2 * HOUR)
+        stage.tick(times=2)
+        stage.move(RunEvent.PAUSE)
+        stage.tick(NOW + 3 * HOUR)
+        assert stage.runs() == [(NOW, "paused")]
+        assert stage.states() == ["queued", "queued", "skipped"]
+
+
+def test_an_empty_segment_is_sent_at_once(sqlite_url: str, tmp_path: Path) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        with stage.database.begin() as connection:
+            connection.execute(
+                tables.segment.insert().values(name="nobody", condition="country = 'XX'", created_at=NOW)
+            )
+        stage.plan(segment="nobody")
+        stage.tick(times=3)
+        assert stage.runs() == [(NOW, "sent")]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_a_local_time_follows_the_zone(sqlite_url: str, tmp_path: Path, zone: str) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        stage.plan(starts_at=None, cron="30 2 * * *", time_zone=zone)
+        stage.tick()
+        ((due, _),) = stage.runs()
+        assert (
+            due
+            == {
+                "Europe/Berlin": datetime(2026, 11, 25, 1, 30, tzinfo=UTC),
+                "America/New_York": datetime(2026, 11, 25, 7, 30, tzinfo=UTC),
+            }[zone]
+        )

@@ -1,0 +1,51 @@
+"""The schema's versions, on both engines."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from mailbound.database import schema
+from mailbound.database.engine import Database
+from mailbound.database.tables import metadata
+from mailbound.errors import DatabaseError
+
+
+def test_the_migrations_make_what_the_tables_say(database_url: str) -> None:
+    database = Database(database_url)
+    assert schema.upgrade(database) == (None, "0001")
+    assert schema.upgrade(database) == ("0001", "0001"), "a second time changes nothing"
+    with database.look() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+    database.close()
+
+
+def test_a_newer_schema_is_left_alone(database_url: str) -> None:
+    database = Database(database_url)
+    schema.upgrade(database)
+    with database.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseError, match=r"its schema \(9999\) is newer than this mailbound"):
+        schema.upgrade(database)
+    database.close()
+
+
+def test_the_hot_queries_use_their_indexes(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    schema.upgrade(database)
+    queries = {
+        "SELECT id FROM delivery WHERE run_id = 1 AND state = 'queued' AND next_attempt_at <= '2026'"
+        " ORDER BY next_attempt_at, id": "ix_delivery_queued",
+        "SELECT id FROM delivery WHERE node_id = 1 AND state IN ('claimed', 'sending')": "ix_delivery_node",
+        "SELECT id FROM inbound_mail WHERE state = 'new' ORDER BY id": "ix_inbound_mail_new",
+        "SELECT id FROM bounce WHERE run_id = 1 AND category = 'blocked'": "ix_bounce_run",
+    }
+    with database.look() as connection:
+        for query, index in queries.items():
+            plan = " ".join(row.detail for row in connection.execute(sa.text(f"EXPLAIN QUERY PLAN {query}")))
+            assert index in plan, plan
+            assert "SCAN delivery" not in plan
+    database.close()
