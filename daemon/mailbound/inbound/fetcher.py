@@ -94,15 +94,12 @@ class Fetcher:
         committed = False
         try:
             items = await mailbox.list()
-            new, old = await self._sort(items)
+            new = items if self._parts.delete else await self._new(items)
             batch = new[:_BATCH]
             kept = await self._keep(mailbox, batch)
-            more = bool(kept) and len(new) > len(batch)
             if self._parts.delete:
                 refused = {item.number for item, _ in mailbox.refused}
-                done = [item for item in (*old[: _BATCH * 5], *batch) if item.number not in refused]
-                await mailbox.delete(done)
-                more = more or len(old) > _BATCH * 5
+                await mailbox.delete(item for item in batch if item.number not in refused)
             committed = True
         finally:
             await mailbox.close(commit=committed)
@@ -111,18 +108,18 @@ class Fetcher:
         if kept:
             log.info("mail.fetched", store=self._parts.store, mails=kept)
             self._parts.arrived()
-        return more
+        return bool(kept) and len(new) > len(batch)
 
-    async def _sort(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-        """Return the items that are new and those that are kept already.
+    async def _new(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return the items of a mailbox that keeps its mail without those that we have.
 
         Two identical mails may share one uid (RFC 1939 §7), and a server may give none: then a mail is fetched
-        again, and its hash tells.
+        again, and its hash tells. What we delete is always fetched, since the uid of a mail that is gone may be
+        given to another one.
         """
         counts = Counter(item.uid for item in items)
         known = await self._parts.database.read(inbound_mail.known, self._parts.store_id, list(counts))
-        kept = {uid for uid in known if uid and counts[uid] == 1}
-        return [item for item in items if item.uid not in kept], [item for item in items if item.uid in kept]
+        return [item for item in items if not item.uid or item.uid not in known or counts[item.uid] > 1]
 
     async def _keep(self, mailbox: Mailbox, batch: Sequence[Item]) -> int:
         """Fetch mails and commit them; return how many of them were new."""
