@@ -60,6 +60,17 @@ class Recorder:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Record until `stopping` is set."""
+        waker = asyncio.create_task(self._wake_for(stopping))
+        try:
+            await self._run(stopping)
+        finally:
+            waker.cancel()
+
+    async def _wake_for(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self._arrived.set()
+
+    async def _run(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             self.ticked_at = time.monotonic()
             self._arrived.clear()
