@@ -1,0 +1,429 @@
+"""Fetching and recording: nothing leaves the mailbox before it is kept, and no mail keeps another from being read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from mailbound import classify, config
+from mailbound.database import inbound_mail, schema, tables
+from mailbound.database.engine import Database
+from mailbound.database.inbound_mail import Arrival
+from mailbound.errors import DatabaseError, MailboxError
+from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
+from mailbound.inbound.reader import Unreadable
+from mailbound.mailbox import pop3
+from mailbound.model import Kind
+from mailbound.simulator import Simulator
+from scripted_pop3 import HANG_UP, ScriptedPop3
+from world import NOW, World
+
+_MAIL = b"From: anna@example.org\r\nSubject: mail %d\r\n\r\nHello\r\n"
+
+
+@contextmanager
+def _database(url: str) -> Iterator[Database]:
+    database = Database(url, checkpoints=True)
+    try:
+        schema.upgrade(database)
+        with database.begin() as connection:
+            World(connection)
+        yield database
+    finally:
+        database.close()
+
+
+def _fetcher(database: Database, port: int, **more: Any) -> Fetcher:
+    opened = functools.partial(
+        pop3.open, host="127.0.0.1", port=port, tls="insecure", username="bounces", password="secret"
+    )
+    parts = {
+        "database": database,
+        "open": opened,
+        "store": "main",
+        "store_id": 1,
+        "poll": timedelta(seconds=1),
+        "delete": True,
+        "budget_octets": 10**9,
+        "arrived": lambda: None,
+        "clock": lambda: NOW,
+    }
+    return Fetcher(fetcher.Parts(**{**parts, **more}))
+
+
+def _kept(database: Database) -> list[bytes]:
+    """Return what is kept, in order."""
+    with database.look() as connection:
+        ids = connection.execute(sa.select(tables.inbound_mail.c.id).order_by("id")).scalars().all()
+        return [inbound_mail.raw(connection, mail_id) for mail_id in ids]
+
+
+def _mails(database: Database) -> list[Any]:
+    with database.look() as connection:
+        return list(connection.execute(sa.select(tables.inbound_mail).order_by("id")))
+
+
+@asynccontextmanager
+async def _mailbox(count: int) -> AsyncIterator[Simulator]:
+    async with Simulator() as simulator:
+        for number in range(count):
+            simulator.maildrop.put(_MAIL % number)
+        yield simulator
+
+
+# --- fetching ---------------------------------------------------------------------------------------------
+
+
+def test_a_mail_is_kept_as_it_was_and_then_deleted(database_url: str) -> None:
+    async def main() -> None:
+        arrivals = []
+        with _database(database_url) as database:
+            async with _mailbox(3) as simulator:
+                more = await _fetcher(
+                    database, simulator.pop3_port, arrived=lambda: arrivals.append(1)
+                ).fetch()
+                assert (more, len(simulator.maildrop), arrivals) == (False, 0, [1])
+            assert _kept(database) == [_MAIL % number for number in range(3)]
+            assert {(mail.state, mail.attempts) for mail in _mails(database)} == {("new", 0)}
+
+    asyncio.run(main())
+
+
+def test_a_full_mailbox_is_emptied_batch_by_batch(sqlite_url: str) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            async with _mailbox(450) as simulator:
+                fetch = _fetcher(database, simulator.pop3_port).fetch
+                left = []
+                while await fetch():
+                    left.append(len(simulator.maildrop))
+                assert left == [250, 50]
+                assert len(simulator.maildrop) == 0
+            assert len(_kept(database)) == 450
+
+    asyncio.run(main())
+
+
+def test_what_stays_in_the_mailbox_is_fetched_once(sqlite_url: str) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            async with _mailbox(2) as simulator:
+                fetch = _fetcher(database, simulator.pop3_port, delete=False).fetch
+                await fetch()
+                simulator.maildrop.put(_MAIL % 2)
+                await fetch()
+                assert len(simulator.maildrop) == 3
+            assert _kept(database) == [_MAIL % number for number in range(3)]
+
+    asyncio.run(main())
+
+
+def test_the_uid_of_a_mail_that_is_gone_may_be_given_to_another(sqlite_url: str) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            for text in (b"one", b"two"):  # the same uids again
+                mail = b"+OK\r\nA: 1\r\n\r\n%b\r\n.\r\n" % text
+                script = {
+                    "LIST": b"+OK\r\n1 12\r\n.\r\n",
+                    "UIDL": b"+OK\r\n1 first\r\n.\r\n",
+                    "RETR 1": mail,
+                }
+                async with ScriptedPop3(script) as server:
+                    await _fetcher(database, server.port).fetch()
+                    assert "DELE 1" in server.heard
+            assert [content[-5:] for content in _kept(database)] == [b"one\r\n", b"two\r\n"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("delete", [True, False], ids=["delete", "keep"])
+def test_two_mails_that_share_a_uid_are_both_kept(sqlite_url: str, delete: bool) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            async with ScriptedPop3({"UIDL": b"+OK\r\n1 same\r\n2 same\r\n.\r\n"}) as server:
+                fetch = _fetcher(database, server.port, delete=delete).fetch
+                await fetch()
+                await fetch()  # again, since it is not known which of them is which
+            assert [content[-5:] for content in _kept(database)] == [b"one\r\n", b"two\r\n"]
+
+    asyncio.run(main())
+
+
+def test_what_the_server_will_not_hand_over_is_left_there(sqlite_url: str) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            async with ScriptedPop3({"RETR 1": b"-ERR broken\r\n"}) as server:
+                assert not await _fetcher(database, server.port).fetch()
+                assert [each for each in server.heard if each.startswith(("DELE", "QUIT"))] == [
+                    "DELE 2",
+                    "QUIT",
+                ]
+            assert len(_kept(database)) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param({"RETR 2": HANG_UP}, id="silence in the middle"),
+        pytest.param({"DELE 2": HANG_UP}, id="silence at DELE"),
+        pytest.param({"LIST": b"-ERR [SYS/TEMP] busy\r\n"}, id="no list"),
+    ],
+)
+def test_trouble_ends_without_a_quit(sqlite_url: str, script: dict[str, Any]) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            async with ScriptedPop3(script) as server:
+                with pytest.raises(MailboxError):
+                    await _fetcher(database, server.port).fetch()
+                assert "QUIT" not in server.heard
+            async with ScriptedPop3() as server:
+                await _fetcher(database, server.port).fetch()
+            assert len(_kept(database)) == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("answer", [b"-ERR some were not removed\r\n", HANG_UP], ids=["refused", "lost"])
+def test_a_quit_that_fails_is_no_trouble_and_the_mail_counts_once(sqlite_url: str, answer: Any) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            async with ScriptedPop3({"QUIT": answer}) as server:
+                fetch = _fetcher(database, server.port).fetch
+                assert not await fetch()
+                assert not await fetch()
+                assert server.heard.count("QUIT") == 2
+            assert len(_kept(database)) == 2
+
+    asyncio.run(main())
+
+
+def test_nothing_is_deleted_that_could_not_be_committed(sqlite_url: str) -> None:
+    """The disk is full: SQLite may not grow by one page more."""
+
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            await database.run(
+                lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 1").close()
+            )
+            async with _mailbox(1) as simulator:
+                simulator.maildrop.put(os.urandom(300_000).hex().encode() + b"\r\n")
+                with pytest.raises(DatabaseError, match="full"):
+                    await _fetcher(database, simulator.pop3_port).fetch()
+                assert len(simulator.maildrop) == 2
+            assert _kept(database) == []
+
+    asyncio.run(main())
+
+
+def test_nothing_is_deleted_while_the_database_is_locked(sqlite_url: str) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            async with ScriptedPop3() as server:
+                with contextlib.closing(sqlite3.connect(str(database.path), isolation_level=None)) as other:
+                    other.execute("BEGIN IMMEDIATE")
+                    fetching = asyncio.create_task(_fetcher(database, server.port).fetch())
+                    await server.hears("RETR 2")
+                    for _ in range(100):
+                        await database.read(inbound_mail.held_octets)
+                    assert not any(command.startswith(("DELE", "QUIT")) for command in server.heard)
+                    other.execute("ROLLBACK")
+                await fetching
+                assert server.heard[-3:] == ["DELE 1", "DELE 2", "QUIT"]
+            assert len(_kept(database)) == 2
+
+    asyncio.run(main())
+
+
+def test_when_the_budget_is_used_up_nothing_is_fetched_or_deleted(sqlite_url: str) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            async with _mailbox(2) as simulator:
+                fetch = _fetcher(database, simulator.pop3_port, budget_octets=1).fetch
+                await fetch()
+                simulator.maildrop.put(_MAIL % 2)
+                assert not await fetch()
+                assert len(simulator.maildrop) == 1
+            assert len(_kept(database)) == 2
+
+    asyncio.run(main())
+
+
+def test_a_mailbox_that_is_down_is_tried_again_until_stopped(sqlite_url: str) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            async with ScriptedPop3({"PASS": b"-ERR [IN-USE] locked\r\n"}) as server:
+                stopping = asyncio.Event()
+                running = asyncio.create_task(_fetcher(database, server.port).run(stopping))
+                await server.hears("PASS")
+                stopping.set()
+                await running
+
+    asyncio.run(main())
+
+
+# --- recording --------------------------------------------------------------------------------------------
+
+_HEAVY = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n" * 200_000
+
+
+@asynccontextmanager
+async def _recording(database: Database, *, seconds: float = 10.0) -> AsyncIterator[tuple[Recorder, Reader]]:
+    reader = Reader(seconds=seconds)
+    parts = recorder.Parts(
+        database=database,
+        reader=reader,
+        rules=classify.Rules.load(),
+        limits=config.Policy(),
+        keep_for=timedelta(days=90),
+        clock=lambda: NOW,
+    )
+    try:
+        yield Recorder(parts), reader
+    finally:
+        reader.close()
+
+
+def _arrive(database: Database, *contents: bytes) -> None:
+    with database.begin() as connection:
+        arrivals = [
+            Arrival(f"uid-{number}", content, len(content), truncated=False)
+            for number, content in enumerate(contents)
+        ]
+        assert inbound_mail.keep(connection, 1, arrivals, now=NOW) == len(contents)
+
+
+async def _until(database: Database, condition: sa.ColumnElement[bool]) -> None:
+    """Wait until it holds for some mail."""
+    query = sa.select(tables.inbound_mail.c.id).where(condition)
+    while not await database.read(lambda connection: connection.execute(query).first()):
+        pass  # reading lets the others run
+
+
+async def _record_all(one: Recorder, database: Database) -> None:
+    unread = sa.select(tables.inbound_mail.c.id).where(tables.inbound_mail.c.state == "new")
+    while await database.read(lambda connection: connection.execute(unread).first()):
+        await one.record()
+
+
+def test_mail_is_read_in_batches_and_only_once(database_url: str) -> None:
+    async def main() -> None:
+        with _database(database_url) as database:
+            _arrive(database, *(_MAIL % number for number in range(130)))
+            async with _recording(database) as (one, _):
+                assert [await one.record() for _ in range(3)] == [100, 30, 0]
+            mails = _mails(database)
+            assert {(mail.state, mail.attempts, mail.kind) for mail in mails} == {("read", 1, Kind.ORDINARY)}
+            assert mails[7].subject == "mail 7"
+
+    asyncio.run(main())
+
+
+def test_a_mail_that_takes_too_long_is_set_aside_and_the_rest_goes_on(sqlite_url: str) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            _arrive(database, _HEAVY, _MAIL % 1)
+            async with _recording(database, seconds=0.0) as (one, reader):
+                await reader.read(_MAIL % 0)  # to start a worker takes its time, which is no mail's fault
+                seen = []
+                while await one.record():
+                    seen.append([(mail.state, mail.attempts) for mail in _mails(database)])
+                assert seen == [[("new", 1), ("read", 1)], [("new", 2), ("read", 1)]]
+            poison, _ = _mails(database)
+            assert (poison.state, poison.why) == ("poison", "reading it failed 2 times")
+            assert _kept(database)[0] == _HEAVY, "it is kept, for a person to see"
+
+    asyncio.run(main())
+
+
+def test_a_reader_that_is_killed_costs_one_try_and_is_replaced(sqlite_url: str) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            _arrive(database, _HEAVY, _MAIL % 1)
+            async with _recording(database) as (one, reader):
+                await reader.read(_MAIL % 1)
+                process = reader._process
+                assert process is not None
+                assert process.pid is not None
+                os.kill(process.pid, signal.SIGSTOP)  # so that it cannot be quicker than we are
+                recording = asyncio.create_task(one.record())
+                await _until(database, tables.inbound_mail.c.attempts == 1)
+                os.kill(process.pid, signal.SIGKILL)
+                assert await recording == 2
+                assert [mail.state for mail in _mails(database)] == ["new", "read"]
+                await _record_all(one, database)
+            assert [(mail.state, mail.attempts) for mail in _mails(database)] == [("read", 2), ("read", 1)]
+
+    asyncio.run(main())
+
+
+def test_mail_is_no_poison_because_the_daemon_died_while_reading_it(sqlite_url: str) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            _arrive(database, *(_MAIL % number for number in range(5)))
+            for _ in range(3):
+                await database.run(inbound_mail.take, limit=100)  # and then it died
+            async with _recording(database) as (one, _):
+                await _record_all(one, database)
+            states = [mail.state for mail in _mails(database)]
+            assert states[1:] == ["read"] * 4, "only the one that was alone when it died twice is suspect"
+
+    asyncio.run(main())
+
+
+def test_a_mail_that_nobody_understands_stays_to_be_shown(sqlite_url: str) -> None:
+    report = (Path(__file__).parent / "mails" / "forged.eml").read_bytes().replace(b"\n", b"\r\n")
+
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            _arrive(database, report, b"\0\xff\r\n" * 10)
+            async with _recording(database) as (one, _):
+                await one.record()
+            assert [mail.state for mail in _mails(database)] == ["read", "read"]
+            with database.look() as connection:
+                dispositions = connection.execute(sa.select(tables.bounce.c.disposition)).scalars().all()
+            assert set(dispositions) <= {"quarantined"}
+
+    asyncio.run(main())
+
+
+def test_a_recorder_that_waits_stops_at_once_and_wakes_for_mail(sqlite_url: str) -> None:
+    async def main() -> None:
+        with _database(sqlite_url) as database:
+            async with _recording(database) as (one, _):
+                stopping = asyncio.Event()
+                running = asyncio.create_task(one.run(stopping))
+                await database.read(inbound_mail.held_octets)
+                _arrive(database, _MAIL % 0)
+                one.wake()
+                await _until(database, tables.inbound_mail.c.state == "read")
+                stopping.set()
+                await running
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_needs_too_much_memory_does_not_take_the_machine_with_it() -> None:
+    async def main() -> None:
+        reader = Reader()
+        try:
+            with pytest.raises(Unreadable, match=r"MemoryError|killed"):
+                await reader.read(b"Content-Type: text/plain\r\n\r\n" + b"x" * 900_000_000)
+            assert (await reader.read(_MAIL % 1)).subject == "mail 1"
+        finally:
+            reader.close()
+
+    asyncio.run(main())
