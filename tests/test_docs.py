@@ -7,14 +7,9 @@ writes it anew. What only a person can say, such as what to do about an event, i
 from __future__ import annotations
 
 import ast
-import contextlib
 import os
 import re
 import shlex
-import signal
-import socket
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,14 +21,13 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from mailbound import cli, lifecycle, simulator
+from mailbound import cli, lifecycle, segment, simulator
 from mailbound.cli import commands
 from mailbound.config import Config, accounts, rendering
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "daemon" / "mailbound"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-README = (ROOT / "README.md").read_text()
 OPERATING = (ROOT / "docs" / "OPERATING.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
 
@@ -349,6 +343,21 @@ log.debug("run.started", run=1)
     }
 
 
+# --- templates and segments -------------------------------------------------------------------------------
+
+
+def test_the_values_of_a_template_are_those_that_the_composer_gives():
+    tree = ast.parse((PACKAGE / "outbound" / "composer.py").read_text())
+    given = {_text(key) for node in ast.walk(tree) if isinstance(node, ast.Dict) for key in node.keys} - {""}
+    table = section(OPERATING, "Lists, segments, templates").partition("| value |")[2]
+    assert {coded(row[0])[0] for row in rows(f"| value |{table}")} == given
+
+
+def test_the_columns_of_a_condition_are_those_that_a_segment_knows():
+    said = re.search(r"The columns are (.*?)\.", section(OPERATING, "Lists, segments, templates"), re.DOTALL)
+    assert set(coded(said[1])) == set(segment._COLUMNS)
+
+
 # --- the rest ---------------------------------------------------------------------------------------------
 
 
@@ -386,41 +395,3 @@ def test_every_link_leads_somewhere(path):
 def _anchors(text: str) -> set[str]:
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-def test_the_first_activity_of_the_readme_works(tmp_path):
-    smtp, pop3 = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
-    ports = {"2525": str(smtp.getsockname()[1]), "2110": str(pop3.getsockname()[1])}
-    smtp.close(), pop3.close()
-    settings = (ROOT / "config.toml").read_text().replace('poll = "60s"', 'poll = "1s"')
-    (tmp_path / "config.toml").write_text(re.sub("2525|2110", lambda match: ports[match[0]], settings))
-    program = tmp_path / ".venv" / "bin" / "mailbound"
-    program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mailbound.cli "$@"\n')
-    program.chmod(0o755)
-    first, then = re.findall(
-        r"^```sh\n(.*?)^```", section(README, "A first activity"), re.MULTILINE | re.DOTALL
-    )
-    listening = f"--smtp-port {ports['2525']} --pop3-port {ports['2110']} > simulator.log"
-    first = first.replace("mailbound simulate", f"mailbound simulate {listening}")
-    come = "until mailbound bounce list --mail | grep -q bounce; do :; done"
-    script = f"{first}\n{come}\n{then}\nkill %1 %2\nwait\n"
-    environment = {name: value for name, value in os.environ.items() if name != "MAILBOUND_CONFIG"}
-    environment["PYTHONPATH"] = str(ROOT / "daemon")
-    with subprocess.Popen(
-        ["bash", "-eu", "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as run:
-        try:
-            output, _ = run.communicate(timeout=90)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(run.pid, signal.SIGKILL)
-    assert "bounce@example.com (Ben)" in output
-    assert "undeliverable" in output
-    assert re.search(r"skipped +1 ", output), output
