@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from mailbound.database import bounces, runs, tables, tally
+from mailbound.database import bounces, halting, runs, tables, tally
 from mailbound.database.bounces import Finding, Recorded
 from mailbound.lifecycle import RunEvent, RunState
 from mailbound.model import Action, Category, Disposition, Evidence, Kind, Source, Verdict
@@ -178,7 +178,7 @@ def test_a_block_is_noted_and_nobody_is_blamed(database_url: str) -> None:
         assert recorded is not None
         assert recorded.decision.disposition is Disposition.NOTED
         assert (statuses(here), ledger(here)) == ({}, [])
-        assert bounces.blame(here.connection, run_id) == (1, 0)
+        assert halting.blame(here.connection, run_id) == (1, 0)
 
 
 def test_a_complaint_counts_for_one_store_only(database_url: str) -> None:
@@ -228,7 +228,7 @@ def test_what_a_halted_run_holds_is_decided_anew_when_released(database_url: str
         assert recorded.decision.disposition is Disposition.HELD
         assert (statuses(here), ledger(here)) == ({}, [])
         assert runs.move(here.connection, run_id, RunEvent.RESUME, now=NOW) is RunState.SENDING
-        assert bounces.release(here.connection, run_id, limits=Limits()) == 1
+        assert halting.release(here.connection, run_id, limits=Limits()) == 1
         assert statuses(here) == {"anna@example.org": "undeliverable"}
         assert wishes(here) == {("anna", "main"): f"out {Source.HARD_BOUNCE}"}
 
@@ -240,8 +240,8 @@ def test_the_breaker_forgets_what_was_pardoned(database_url: str) -> None:
         run_id = here.sending()
         sent = here.send(run_id)
         record(here, sent["anna"])
-        assert bounces.blame(here.connection, run_id) == (0, 1)
-        bounces.pardon(here.connection, run_id)
-        assert bounces.blame(here.connection, run_id) == (0, 0)
+        assert halting.blame(here.connection, run_id) == (0, 1)
+        halting.pardon(here.connection, run_id)
+        assert halting.blame(here.connection, run_id) == (0, 0)
         record(here, sent["bert"])
-        assert bounces.blame(here.connection, run_id) == (0, 1)
+        assert halting.blame(here.connection, run_id) == (0, 1)

@@ -19,7 +19,7 @@ import structlog
 
 from mailbound import breaker, schedule, tokens
 from mailbound.config import Breaker
-from mailbound.database import activities, audience, bounces, deliveries, nodes, runs, segments, tally
+from mailbound.database import activities, audience, deliveries, halting, nodes, runs, segments, tally
 from mailbound.database.activities import Activity
 from mailbound.database.engine import Database
 from mailbound.database.runs import Run
@@ -203,7 +203,7 @@ def _trouble(connection: sa.Connection, run_id: int, limits: Breaker) -> str | N
     """Return why a run must halt, or None."""
     counts = tally.of_run(connection, run_id)
     settled = sum(counts.values()) - counts.get(tally.OPEN, 0) - counts.get("skipped", 0)
-    blame, dead = bounces.blame(connection, run_id)
+    blame, dead = halting.blame(connection, run_id)
     return breaker.trips(blame=blame, dead=dead, settled=settled, limits=limits)
 
 

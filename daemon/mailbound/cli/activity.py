@@ -188,14 +188,14 @@ def resume(context: typer.Context, name: Name) -> None:
     What came back while it was halted is decided now.
     """
     from mailbound import config
-    from mailbound.database import bounces
+    from mailbound.database import halting
 
     settings = config.load(context.obj)
     with terminal.open_database(context) as database, database.begin() as connection:
         run = _open_run(connection, name, RunState.PAUSED, RunState.HALTED)
         _move(connection, run, RunEvent.RESUME)
-        bounces.pardon(connection, run.id)
-        released = bounces.release(connection, run.id, limits=settings.policy)
+        halting.pardon(connection, run.id)
+        released = halting.release(connection, run.id, limits=settings.policy)
     terminal.say(f"run {run.id} of {run.activity} sends again; {released} held bounces were applied")
 
 

@@ -23,7 +23,6 @@ from mailbound.model import (
     Category,
     Disposition,
     Evidence,
-    Fault,
     Kind,
     RecipientStatus,
     Verdict,
@@ -32,8 +31,6 @@ from mailbound.policy import Decision, History, Past, Sign
 from mailbound.status import StatusCode
 
 _COUNTED = (Disposition.APPLIED.value, Disposition.NOTED.value)
-_BLAMES_US = tuple(category.value for category in Category if category.fault is Fault.SENDER)
-_BLAMES_ADDRESS = tuple(category.value for category in Category if category.fault is Fault.ADDRESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +64,13 @@ class Recorded:
     delivery_state: DeliveryState | None
 
 
-def record(connection: sa.Connection, finding: Finding, *, limits: Policy) -> Recorded | None:
-    """Judge a finding and write it with all its effects. Returns None if it was recorded before."""
+def record(
+    connection: sa.Connection, finding: Finding, *, limits: Policy, cause: Cause | None = None
+) -> Recorded | None:
+    """Judge a finding and write it with all its effects. Returns None if it was recorded before.
+
+    The ledger names `cause`, which is the finding itself unless something else made us look.
+    """
     target = _target(connection, finding)
     if target is None and finding.recipient_id is None:
         finding = replace(finding, evidence=Evidence.UNSIGNED, delivery_id=None)
@@ -77,8 +79,23 @@ def record(connection: sa.Connection, finding: Finding, *, limits: Policy) -> Re
     bounce_id = _insert(connection, finding, target, sign, decision)
     if bounce_id is None:
         return None
-    state = apply(connection, bounce_id, finding, decision, target)
+    state = _apply(connection, bounce_id, finding, decision, target, cause=cause or Cause(finding.kind))
     return Recorded(bounce_id, decision, finding, state)
+
+
+def judge_again(
+    connection: sa.Connection, bounce_id: int, finding: Finding, *, limits: Policy, cause: Cause | None = None
+) -> Decision:
+    """Give a recorded bounce, whose effects were none or are undone, the verdict of `finding` and what follows."""
+    target = _target(connection, finding)
+    sign = _sign(finding, target)
+    decision = policy.decide(
+        sign, _history(connection, finding, target, limits), now=finding.at, limits=limits
+    )
+    values = {**_judged(finding, sign), "disposition": decision.disposition, "why": decision.why}
+    connection.execute(bounce.update().where(bounce.c.id == bounce_id).values(values))
+    _apply(connection, bounce_id, finding, decision, target, cause=cause or Cause(finding.kind))
+    return decision
 
 
 def consider(connection: sa.Connection, finding: Finding, *, limits: Policy) -> Decision:
@@ -188,13 +205,9 @@ def _last_success(connection: sa.Connection, address_id: int, *, before: datetim
 def _insert(
     connection: sa.Connection, finding: Finding, target: Any | None, sign: Sign, decision: Decision
 ) -> int | None:
-    verdict = finding.verdict
-    category = verdict.category if sign.own_address else Category.UNCLEAR
     named = finding.addresses[-1] if finding.addresses else (target.key if target else "")
-    status = str(verdict.status) if verdict.status else ""
     values = {
         "at": finding.at,
-        "kind": finding.kind,
         "mail_id": finding.mail_id,
         "store_id": target.store_id if target else finding.store_id,
         "run_id": target.run_id if target else None,
@@ -205,21 +218,30 @@ def _insert(
         "domain_id": target.domain_id if target else None,
         "address": named[:320],
         "evidence": finding.evidence,
-        "action": finding.action,
-        "status": status,
-        "status_class": _status_class(finding),
         "diagnostic": finding.diagnostic[:1024],
         "reporting_mta": finding.reporting_mta[:255],
         "remote_mta": finding.remote_mta[:255],
-        "category": category,
-        "permanent": verdict.permanent,
-        "rule": verdict.rule,
-        "rule_version": finding.rule_version,
         "disposition": decision.disposition,
         "why": decision.why,
+        **_judged(finding, sign),
     }
     insert = changes.upsert(connection, bounce).values(values).on_conflict_do_nothing().returning(bounce.c.id)
     return connection.execute(insert).scalar_one_or_none()
+
+
+def _judged(finding: Finding, sign: Sign) -> dict[str, Any]:
+    """Return the columns that a verdict decides."""
+    verdict = finding.verdict
+    return {
+        "kind": finding.kind,
+        "action": finding.action,
+        "status": str(verdict.status) if verdict.status else "",
+        "status_class": _status_class(finding),
+        "category": verdict.category if sign.own_address else Category.UNCLEAR,
+        "permanent": verdict.permanent,
+        "rule": verdict.rule,
+        "rule_version": finding.rule_version,
+    }
 
 
 def _status_class(finding: Finding) -> int:
@@ -228,11 +250,17 @@ def _status_class(finding: Finding) -> int:
     return 5 if finding.verdict.permanent else 4
 
 
-def apply(
-    connection: sa.Connection, bounce_id: int, finding: Finding, decision: Decision, target: Any | None
+def _apply(
+    connection: sa.Connection,
+    bounce_id: int,
+    finding: Finding,
+    decision: Decision,
+    target: Any | None,
+    *,
+    cause: Cause,
 ) -> DeliveryState | None:
     """Write the effects of a decision; return the delivery's state afterwards, or None if it speaks of none."""
-    cause = Cause(finding.kind, bounce_id=bounce_id, rule_version=finding.rule_version)
+    cause = replace(cause, bounce_id=bounce_id, rule_version=finding.rule_version)
     state = None
     if target is not None:
         state = DeliveryState(target.state)
@@ -284,50 +312,6 @@ def _opt_out(
         )
 
 
-def blame(connection: sa.Connection, run_id: int) -> tuple[int, int]:
-    """Return how many failures of a run blame us, and how many say for good that an address is dead.
-
-    What came before an operator last resumed the run does not count.
-    """
-    pardoned = sa.select(run.c.pardoned_through).where(run.c.id == run_id).scalar_subquery()
-    counts = connection.execute(
-        sa.select(
-            sa.func.count(sa.case((bounce.c.category.in_(_BLAMES_US), 1))),
-            sa.func.count(sa.case((bounce.c.category.in_(_BLAMES_ADDRESS) & bounce.c.permanent, 1))),
-        ).where(
-            bounce.c.run_id == run_id,
-            bounce.c.action == Action.FAILED,
-            bounce.c.category.in_(_BLAMES_US + _BLAMES_ADDRESS),
-            bounce.c.id > pardoned,
-        )
-    ).one()
-    return counts[0], counts[1]
-
-
-def pardon(connection: sa.Connection, run_id: int) -> None:
-    """Let the breaker look only at what comes from now on."""
-    latest = sa.select(sa.func.coalesce(sa.func.max(bounce.c.id), 0)).scalar_subquery()
-    connection.execute(run.update().where(run.c.id == run_id).values(pardoned_through=latest))
-
-
-def release(connection: sa.Connection, run_id: int, *, limits: Policy) -> int:
-    """Decide anew about what was held while a run was halted; return how many changed something."""
-    held = sa.select(bounce).where(bounce.c.run_id == run_id, bounce.c.disposition == Disposition.HELD)
-    applied = 0
-    for row in connection.execute(held.order_by(bounce.c.id)).all():
-        finding = _finding(row)
-        target = _target(connection, finding)
-        history = _history(connection, finding, target, limits)
-        decision = policy.decide(
-            replace(_sign(finding, target), run_halted=False), history, now=row.at, limits=limits
-        )
-        values = {"disposition": decision.disposition, "why": decision.why}
-        connection.execute(bounce.update().where(bounce.c.id == row.id).values(values))
-        apply(connection, row.id, finding, decision, target)
-        applied += decision.disposition is Disposition.APPLIED
-    return applied
-
-
 def recent(
     connection: sa.Connection,
     *,
@@ -360,7 +344,7 @@ def effects(connection: sa.Connection, bounce_id: int) -> Sequence[Any]:
     ).all()
 
 
-def _finding(row: Any) -> Finding:
+def finding_of(row: Any) -> Finding:
     """Return what was found, as the table keeps it."""
     verdict = Verdict(Category(row.category), row.permanent, StatusCode.find(row.status), row.rule)
     return Finding(

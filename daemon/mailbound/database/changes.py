@@ -53,12 +53,12 @@ def set_opt_in(
         connection.execute(opt_in.insert().values(recipient_id=recipient_id, store_id=store_id, **values))
     else:
         connection.execute(opt_in.update().where(key).values(values))
-    was = f"{_wish(before.receive)} ({before.source})" if before else ""
+    was = wish(before.receive, before.source) if before else ""
     record(
         connection,
         kind="opt_in",
         before=was,
-        after=f"{_wish(receive)} ({source})",
+        after=wish(receive, source),
         cause=cause,
         now=now,
         recipient_id=recipient_id,
@@ -97,8 +97,9 @@ def set_status(
         connection.execute(recipient_status.insert().values(address_id=address_id, **values))
     else:
         connection.execute(recipient_status.update().where(key).values(values))
-    after = f"{status} ({category})" if category else str(status)
-    record(connection, kind="status", before=before, after=after, cause=cause, now=now, address_id=address_id)
+    was = standing(row.status, row.category) if row else str(before)
+    after = standing(status, category)
+    record(connection, kind="status", before=was, after=after, cause=cause, now=now, address_id=address_id)
     return True
 
 
@@ -132,5 +133,11 @@ def record(
     return int(connection.execute(change.insert().values(values).returning(change.c.id)).scalar_one())
 
 
-def _wish(receive: object) -> str:
-    return "in" if receive else "out"
+def wish(receive: object, source: str) -> str:
+    """Return an opt-in as the ledger writes it."""
+    return f"{'in' if receive else 'out'} ({source})"
+
+
+def standing(status: str, category: str) -> str:
+    """Return a recipient status as the ledger writes it."""
+    return f"{status} ({category})" if category else str(status)

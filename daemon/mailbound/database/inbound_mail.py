@@ -129,14 +129,19 @@ def settle(
     connection.execute(inbound_mail.update().where(inbound_mail.c.id == mail_id).values(values))
 
 
+def find_raw(connection: sa.Connection, mail_id: int) -> bytes | None:
+    """Return a kept mail, or None if it is not there, or no longer."""
+    query = sa.select(inbound_raw.c.content).where(inbound_raw.c.mail_id == mail_id)
+    content = connection.execute(query).scalar_one_or_none()
+    return None if content is None else zlib.decompress(bytes(content))
+
+
 def raw(connection: sa.Connection, mail_id: int) -> bytes:
     """Return a kept mail. Raises InputError if it is not there, or no longer."""
-    content = connection.execute(
-        sa.select(inbound_raw.c.content).where(inbound_raw.c.mail_id == mail_id)
-    ).scalar_one_or_none()
+    content = find_raw(connection, mail_id)
     if content is None:
         raise InputError(f"mail {mail_id} is not kept; `mailbound bounce list --mail` shows what is")
-    return zlib.decompress(bytes(content))
+    return content
 
 
 def recent(connection: sa.Connection, *, kinds: Sequence[str] = (), limit: int = 50) -> Sequence[Any]:

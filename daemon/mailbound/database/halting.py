@@ -1,0 +1,52 @@
+"""What the circuit breaker looks at, and what it holds back until an operator has looked."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from mailbound.config import Policy
+from mailbound.database import bounces
+from mailbound.database.tables import bounce, run
+from mailbound.model import Action, Category, Disposition, Fault
+
+_BLAMES_US = tuple(category.value for category in Category if category.fault is Fault.SENDER)
+_BLAMES_ADDRESS = tuple(category.value for category in Category if category.fault is Fault.ADDRESS)
+
+
+def blame(connection: sa.Connection, run_id: int) -> tuple[int, int]:
+    """Return how many failures of a run blame us, and how many say for good that an address is dead.
+
+    What came before an operator last resumed the run does not count.
+    """
+    pardoned = sa.select(run.c.pardoned_through).where(run.c.id == run_id).scalar_subquery()
+    counts = connection.execute(
+        sa.select(
+            sa.func.count(sa.case((bounce.c.category.in_(_BLAMES_US), 1))),
+            sa.func.count(sa.case((bounce.c.category.in_(_BLAMES_ADDRESS) & bounce.c.permanent, 1))),
+        ).where(
+            bounce.c.run_id == run_id,
+            bounce.c.action == Action.FAILED,
+            bounce.c.category.in_(_BLAMES_US + _BLAMES_ADDRESS),
+            bounce.c.id > pardoned,
+        )
+    ).one()
+    return counts[0], counts[1]
+
+
+def pardon(connection: sa.Connection, run_id: int) -> None:
+    """Let the breaker look only at what comes from now on."""
+    latest = sa.select(sa.func.coalesce(sa.func.max(bounce.c.id), 0)).scalar_subquery()
+    connection.execute(run.update().where(run.c.id == run_id).values(pardoned_through=latest))
+
+
+def release(connection: sa.Connection, run_id: int, *, limits: Policy) -> int:
+    """Decide anew about what was held while a run was halted; return how many changed something.
+
+    The run must have been resumed, else it is held again.
+    """
+    held = sa.select(bounce).where(bounce.c.run_id == run_id, bounce.c.disposition == Disposition.HELD)
+    decisions = [
+        bounces.judge_again(connection, row.id, bounces.finding_of(row), limits=limits)
+        for row in connection.execute(held.order_by(bounce.c.id)).all()
+    ]
+    return sum(decision.disposition is Disposition.APPLIED for decision in decisions)
