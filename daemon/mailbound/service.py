@@ -77,7 +77,7 @@ class _Service:
     async def _serve(self, database: Database) -> None:
         running = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
-            running.add_signal_handler(name, self._stopping.set)
+            running.add_signal_handler(name, self._stop)
         running.add_signal_handler(signal.SIGHUP, self._reload.set)
         before, after = await asyncio.to_thread(schema.upgrade, database)
         if before != after:
@@ -87,7 +87,7 @@ class _Service:
         for warning in self._settings.warnings:
             log.warning("config.doubted", why=warning)
         log.info("service.started", node=node_id, stores=len(self._settings.stores), pid=os.getpid())
-        heart = asyncio.create_task(self._beat(database, node_id))
+        heart = asyncio.gather(self._beat(), self._hold(database, node_id))
         try:
             while not self._stopping.is_set():
                 await self._work(database, node_id)
@@ -120,8 +120,6 @@ class _Service:
                 for task in done.intersection(tasks):
                     task.result()
                 if self._stopping.is_set():
-                    self._notifier.stopping(self._settings.sending.drain.total_seconds() + 30)
-                    log.info("service.stopping")
                     stopping.set()
                 elif self._reload.is_set():
                     self._reload.clear()
@@ -138,6 +136,13 @@ class _Service:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    def _stop(self) -> None:
+        """Say at once that we stop, whatever goes on: a reload, too, may wait for replies to final dots."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._notifier.stopping(self._settings.sending.drain.total_seconds() + 30)
+            log.info("service.stopping")
 
     def _reloaded(self) -> bool:
         """Read the configuration again; return False, and keep the old one, if the new one is bad."""
@@ -160,8 +165,8 @@ class _Service:
         log.info("config.reloaded")
         return True
 
-    async def _beat(self, database: Database, node_id: int) -> None:
-        """Say that we live: to the other nodes always, to systemd only while every loop moves."""
+    async def _beat(self) -> None:
+        """Tell systemd that we live, while every loop moves. A database that is locked is no reason to die."""
         interval = min(_BEAT_SECONDS, self._notifier.watchdog_seconds / 2 or _BEAT_SECONDS)
         while True:
             stuck = [
@@ -173,11 +178,16 @@ class _Service:
                 log.error("loop.stuck", loops=stuck)
             else:
                 self._notifier.alive()
+            await asyncio.sleep(interval)
+
+    async def _hold(self, database: Database, node_id: int) -> None:
+        """Tell the other nodes that we live, and take over what dead ones held."""
+        while True:
             with contextlib.suppress(DatabaseError):
                 await database.run(nodes.beat, node_id)
                 if not database.is_sqlite:
                     await self._recover(database, node_id)
-            await asyncio.sleep(interval)
+            await asyncio.sleep(_BEAT_SECONDS)
 
 
 def _build(
