@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -105,3 +106,25 @@ def test_a_reader_sees_one_moment(tmp_path: Path) -> None:
 def test_a_url_of_no_use_is_one_clear_line(url: str) -> None:
     with pytest.raises(InputError, match=r"^database\.url: "):
         Database(url)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+def test_what_root_makes_belongs_to_the_owner_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    os.chown(folder, 1, 1)
+    database = Database(f"sqlite:///{folder}/m.db")
+    with database.begin() as connection:
+        _table(connection)
+    assert {path.name for path in folder.iterdir()} == {"m.db", "m.db-wal", "m.db-shm"}
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in folder.iterdir()} == {(1, 1)}
+    database.close()
+
+
+def test_a_file_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/nowhere/m.db")
+    with pytest.raises(DatabaseError, match=r"nowhere/m\.db: No such file or directory$"), database.look():
+        pass
+    with pytest.raises(DatabaseError, match=r"nowhere/m\.db: No such file or directory$"):
+        asyncio.run(database.run(_words))
+    database.close()

@@ -43,6 +43,8 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._reader = self._writer
         if self.is_sqlite:
+            with contextlib.suppress(OSError):  # why not is said by whoever connects
+                create(self.url.database or "")
             self._reader = sa.create_engine(self.url, **_options(self.url))
             _prepare_sqlite(self._writer, begin="BEGIN IMMEDIATE", checkpoints=checkpoints)
             _prepare_sqlite(self._reader, begin="BEGIN", checkpoints=False)
@@ -110,6 +112,24 @@ class Database:
         self.release()
 
 
+def create(path: str) -> None:
+    """Create a file, unless it is there, for the owner of its folder. Raises OSError.
+
+    Under systemd the folder belongs to the service; what root's commands made there would lock it out.
+    """
+    try:
+        # Exclusively: to close a file that a connection has open would drop the connection's locks.
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        return
+    try:
+        if os.geteuid() == 0:
+            folder = Path(path).parent.stat()
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    finally:
+        os.close(descriptor)
+
+
 def _persistently(engine: sa.Engine, function: Callable[[sa.Connection], T]) -> T:
     until = time.monotonic() + _PATIENCE_SECONDS
     while True:
@@ -143,7 +163,8 @@ def _translated() -> Iterator[None]:
 
 
 def _first_line(error: sa.exc.DBAPIError) -> str:
-    return f"database: {str(error.orig).splitlines()[0] if str(error.orig) else error.orig!r}"
+    lines = str(error.orig).splitlines()
+    return f"database: {lines[0] if lines else repr(error.orig)}"
 
 
 def _options(url: sa.URL) -> dict[str, Any]:
@@ -162,6 +183,10 @@ def _prepare_sqlite(engine: sa.Engine, *, begin: str, checkpoints: bool) -> None
         f"PRAGMA wal_autocheckpoint = {1000 if checkpoints else 0}",
     )
 
+    @sa.event.listens_for(engine, "do_connect")
+    def _connecting(*_: object) -> None:
+        _reachable(engine.url.database or "")
+
     @sa.event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = (
@@ -174,6 +199,16 @@ def _prepare_sqlite(engine: sa.Engine, *, begin: str, checkpoints: bool) -> None
     @sa.event.listens_for(engine, "begin")
     def _begun(connection: sa.Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+def _reachable(database: str) -> None:
+    """Say which file is wrong and why: SQLite says only that it is unable. Raises DatabaseError."""
+    try:
+        Path(database).stat()
+    except OSError as error:
+        raise DatabaseError(f"database: {database}: {error.strerror}") from None
+    if not os.access(database, os.R_OK | os.W_OK):
+        raise DatabaseError(f"database: {database}: it is not ours to read and write")
 
 
 def _private(database: str | None) -> None:
