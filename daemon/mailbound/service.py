@@ -21,7 +21,7 @@ import uvloop
 
 from mailbound import classify, config, logs, mailbox, relay
 from mailbound.config import Config, Store
-from mailbound.database import nodes, recovery, schema, stores
+from mailbound.database import engine, nodes, recovery, schema, stores
 from mailbound.database.engine import Database
 from mailbound.errors import ConfigError, DatabaseError
 from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
@@ -316,11 +316,15 @@ def _alone(database: Database) -> Iterator[None]:
     if database.path is None:
         yield
         return
-    with Path(f"{database.path}.lock").open("w") as lock:
+    path = Path(f"{database.path}.lock")
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            engine.create(str(path))
+            fcntl.flock(held.enter_context(path.open("r+")), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DatabaseError(f"another daemon works on {database.path}; several need PostgreSQL") from None
+        except OSError as error:
+            raise DatabaseError(f"database: {path}: {error.strerror}") from None
         yield
 
 
