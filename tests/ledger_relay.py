@@ -127,9 +127,9 @@ class Gate:
         await asyncio.to_thread(self._open.wait, _PATIENCE_SECONDS)
         return True
 
-    def wait(self) -> None:
-        """Wait until something stands before the gate."""
-        assert self._reached.wait(_PATIENCE_SECONDS), "nothing came to the gate"
+    def reached(self) -> bool:
+        """Return whether something stands before the gate, or has passed it."""
+        return self._reached.is_set()
 
     def open(self) -> None:
         """Let it through."""

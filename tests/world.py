@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound import address as addresses
+from mailbound import tokens
 from mailbound.config import Policy as Limits
 from mailbound.database import (
     activities,
@@ -112,7 +113,7 @@ class World:
             frozen_template=b"",
             template_name="spring",
             key_id=0,
-            day=0,
+            day=tokens.day_number(at),
             expires_at=at + activity.expires_after,
             now=at,
         )

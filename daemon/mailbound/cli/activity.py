@@ -158,16 +158,7 @@ def start(context: typer.Context, name: Name) -> None:
     now = datetime.now(UTC)
     with terminal.open_database(context) as database, database.begin() as connection:
         activity = activities.find(connection, name)
-        waiting = (RunState.SCHEDULED, RunState.MISSED, RunState.FAILED)
-        all_runs = runs.of_activity(connection, activity.id)
-        if not _latest(all_runs, *waiting):
-            if _latest(all_runs, *RUN_OPEN):
-                raise InputError(
-                    f"{activity.name} is under way already; `mailbound activity show {activity.name}`"
-                )
-            runs.schedule(connection, activity.id, now)
-            all_runs = runs.of_activity(connection, activity.id)
-        run = next(each for each in all_runs if each.state in waiting)
+        run = _to_start(connection, activity, now)
         if runs.predecessor_open(connection, run):
             raise InputError(f"an earlier run of {activity.name} still sends; cancel it, or wait for its end")
         template = Template.load(settings.templates.folder / activity.template)
@@ -205,18 +196,25 @@ def cancel(
     name: Name,
     *,
     this_run: Annotated[
-        bool, typer.Option("--this-run", help="Only the run that is open; later ones come.")
+        bool, typer.Option("--this-run", help="Only its earliest open run; later ones come.")
     ] = False,
 ) -> None:
-    """Send no more of it, from before the next final dot on, and let no run come after."""
-    from mailbound.database import activities, runs
+    """Send no more of it, from before the next final dot on, and let no run come after.
+
+    What came back while it was halted counts for nothing.
+    """
+    from mailbound.database import activities, halting, runs
 
     with terminal.open_database(context) as database, database.begin() as connection:
         activity = activities.find(connection, name)
         unfinished = {*RUN_OPEN, RunState.MISSED, RunState.FAILED}
-        ended = [run for run in runs.of_activity(connection, activity.id) if run.state in unfinished]
+        ended = [
+            run for run in reversed(runs.of_activity(connection, activity.id)) if run.state in unfinished
+        ]
+        ended = ended[:1] if this_run else ended
         for run in ended:
             _move(connection, run, RunEvent.CANCEL)
+            halting.discard(connection, run.id)
         if not this_run:
             activities.end(connection, activity.id, now=datetime.now(UTC))
     what = "its open run" if this_run else "the activity"
@@ -284,6 +282,26 @@ def _follow(database: Any, name: str) -> None:
             shown = done
             time.sleep(_FOLLOW_SECONDS)
             run, counts = look()
+
+
+def _to_start(connection: sa.Connection, activity: Activity, now: datetime) -> Run:
+    """Return the run that `activity start` means: one that went wrong, else the only one, else a new one."""
+    from mailbound.database import runs
+
+    def latest(*states: RunState) -> Run | None:
+        return _latest(runs.of_activity(connection, activity.id), *states)
+
+    run = latest(RunState.MISSED, RunState.FAILED)
+    if run is None and latest(RunState.SENDING, RunState.PAUSED, RunState.HALTED):
+        raise InputError(f"{activity.name} is under way already; `mailbound activity show {activity.name}`")
+    if run is None and activity.cron is None:  # a recurring one keeps its next date
+        run = latest(RunState.SCHEDULED)
+    if run is None:
+        runs.schedule(connection, activity.id, now)
+        run = latest(RunState.SCHEDULED)
+    if run is None:
+        raise InputError(f"{activity.name} has a run of this very moment already; try again")
+    return run
 
 
 def _steer(context: typer.Context, name: str, event: RunEvent, *states: RunState) -> None:

@@ -13,6 +13,7 @@ from mailbound.cli import (
     doctor,
     logs,
     recipient,
+    replaying,
     report,
     run,
     segment,
@@ -31,6 +32,8 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(segment.app, name="segment")
     app.add_typer(template.app, name="template")
     app.add_typer(activity.app, name="activity")
+    bounce.app.command("replay")(replaying.replay)
+    bounce.app.command("undo")(replaying.undo)
     app.add_typer(bounce.app, name="bounce")
     app.add_typer(report.app, name="report")
     app.command("logs")(logs.logs)

@@ -43,6 +43,7 @@ class Finding:
     verdict: Verdict
     evidence: Evidence
     delivery_id: int | None = None
+    minted: tuple[int, int] | None = None  # key id and day of the token; None for direct evidence
     attempt: int = 0
     recipient_id: int | None = None  # of an unsubscribe token, which names no delivery
     store_id: int | None = None
@@ -115,6 +116,8 @@ def _target(connection: sa.Connection, finding: Finding) -> Any | None:
         sa.select(
             delivery,
             run.c.state.label("run_state"),
+            run.c.key_id,
+            run.c.day,
             activity_table.c.store_id,
             address.c.key,
         )
@@ -129,7 +132,9 @@ def _target(connection: sa.Connection, finding: Finding) -> Any | None:
     foreign = finding.store_id is not None and finding.store_id != row.store_id
     never_sent = row.marked_at is None
     too_old = row.marked_at is not None and finding.at - row.marked_at > tokens.VALID_FOR
-    return None if foreign or never_sent or too_old else row
+    # After a restore from a backup, delivery ids are given anew: an old token must not speak of a new delivery.
+    of_another = finding.minted is not None and finding.minted != (row.key_id, row.day)
+    return None if foreign or never_sent or too_old or of_another else row
 
 
 def _sign(finding: Finding, target: Any | None) -> Sign:

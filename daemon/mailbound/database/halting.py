@@ -44,9 +44,19 @@ def release(connection: sa.Connection, run_id: int, *, limits: Policy) -> int:
 
     The run must have been resumed, else it is held again.
     """
-    held = sa.select(bounce).where(bounce.c.run_id == run_id, bounce.c.disposition == Disposition.HELD)
+    held = sa.select(bounce).where(_held(run_id))
     decisions = [
         bounces.judge_again(connection, row.id, bounces.finding_of(row), limits=limits)
         for row in connection.execute(held.order_by(bounce.c.id)).all()
     ]
     return sum(decision.disposition is Disposition.APPLIED for decision in decisions)
+
+
+def discard(connection: sa.Connection, run_id: int) -> int:
+    """Let what was held while a run was halted count for nothing; return how many bounces that were."""
+    values = {"disposition": Disposition.UNDONE, "why": "its run was cancelled while it was halted"}
+    return connection.execute(bounce.update().where(_held(run_id)).values(values)).rowcount
+
+
+def _held(run_id: int) -> sa.ColumnElement[bool]:
+    return (bounce.c.run_id == run_id) & (bounce.c.disposition == Disposition.HELD)

@@ -42,7 +42,13 @@ class Unread:
     id: int
     store_id: int
     fetched_at: datetime
+    attempts: int  # this one included
     content: bytes
+
+    @property
+    def is_poison(self) -> bool:
+        """Return whether it has been set aside, and is not to be read."""
+        return self.attempts > TRIES
 
 
 def keep(connection: sa.Connection, store_id: int, arrivals: Iterable[Arrival], *, now: datetime) -> int:
@@ -81,7 +87,8 @@ def known(connection: sa.Connection, store_id: int, uids: Sequence[str]) -> set[
 def take(connection: sa.Connection, *, limit: int) -> list[Unread]:
     """Return new mail to read, the oldest first. The try is counted now, so that poison is known by its tries.
 
-    What was tried before is given alone: whatever a crash cuts off, no mail becomes suspect for the company it keeps.
+    What had its tries is set aside, and given for the last time, to be told of. What was tried before is given alone:
+    whatever a crash cuts off, no mail becomes suspect for the company it keeps.
     """
     oldest = (
         sa.select(inbound_mail.c.id, inbound_mail.c.attempts)
@@ -109,9 +116,8 @@ def take(connection: sa.Connection, *, limit: int) -> list[Unread]:
     if poisonous:
         poison(connection, poisonous, why=f"reading it failed {TRIES} times")
     return [
-        Unread(row.id, row.store_id, row.fetched_at, zlib.decompress(row.content))
+        Unread(row.id, row.store_id, row.fetched_at, row.attempts, zlib.decompress(row.content))
         for row in rows
-        if row.attempts <= TRIES
     ]
 
 

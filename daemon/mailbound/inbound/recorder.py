@@ -92,6 +92,9 @@ class Recorder:
         mails = await self._parts.database.run(inbound_mail.take, limit=_BATCH)
         reports = []
         for mail in mails:
+            if mail.is_poison:
+                log.error("mail.poisoned", mail=mail.id, tries=mail.attempts - 1)
+                continue
             try:
                 reports.append((mail, await self._parts.reader.read(mail.content)))
             except Unreadable as error:

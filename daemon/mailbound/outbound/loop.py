@@ -20,6 +20,7 @@ from mailbound.database.deliveries import Claimed, Settlement
 from mailbound.database.engine import Database
 from mailbound.database.outcomes import Ended
 from mailbound.database.runs import Run
+from mailbound.errors import DatabaseError
 from mailbound.lifecycle import DeliveryEvent, RunState
 from mailbound.message import MessageFault
 from mailbound.outbound.composer import Composer
@@ -127,16 +128,25 @@ class Outbound:
     async def _feed(self) -> None:
         turn = 0
         while True:
-            self.ticked_at = time.monotonic()
-            sending = await self._parts.database.read(_sending, self._parts.store_id)
-            now = self._parts.clock()
-            ready = [(run, activity) for run, activity in sending if _open_now(activity, now)]
+            try:
+                fed = await self._feed_once(turn)
+            except DatabaseError as error:
+                log.error("database.failed", why=str(error))
+                fed = 0
             turn += 1
-            fed = 0
-            for run, activity in ready[turn % len(ready) :] + ready[: turn % len(ready)] if ready else []:
-                fed += await self._feed_run(run, activity, share=len(ready))
             if not fed:
                 await self._sleep(_IDLE_SECONDS)
+
+    async def _feed_once(self, turn: int) -> int:
+        """Claim for each run that sends now, each first in its turn; return how many deliveries were claimed."""
+        self.ticked_at = time.monotonic()
+        sending = await self._parts.database.read(_sending, self._parts.store_id)
+        now = self._parts.clock()
+        ready = [(run, activity) for run, activity in sending if _open_now(activity, now)]
+        if not ready:
+            return 0
+        first = turn % len(ready)
+        return sum([await self._feed_run(*each, share=len(ready)) for each in ready[first:] + ready[:first]])
 
     async def _feed_run(self, run: Run, activity: Activity, *, share: int) -> int:
         ahead = self._parts.connections * _AHEAD
