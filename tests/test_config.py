@@ -332,8 +332,8 @@ def test_secrets_come_from_systemd_and_then_from_nowhere_else(tmp_path):
     assert loaded.inbound.password is None
     [fault] = faults_of(tmp_path / "config.toml", secrets=True, environment=environment)
     assert fault == (
-        'stores.main.inbound.password_credential: systemd handed over no credential "mailbox-password"; '
-        "the unit needs LoadCredential=mailbox-password:FILE"
+        'stores.main.inbound.password_credential: systemd handed over no credential "mailbox-password": '
+        "is the file there that LoadCredential=mailbox-password:FILE in the unit names?"
     )
 
 

@@ -50,11 +50,19 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        _complain(str(error))
         sys.exit(CONFIG_FAULT)
     except MailboundError as error:
-        print(f"mailbound: {error}", file=sys.stderr)
+        _complain(f"mailbound: {error}")
         sys.exit(INPUT_FAULT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _complain(text: str) -> None:
+    """Print a fault; the journal, where it listens, takes each line as an error (sd-daemon(3))."""
+    from mailbound.logs import journal
+
+    level = "<3>" if journal.listens() else ""
+    print(*(f"{level}{line}" for line in text.splitlines()), sep="\n", file=sys.stderr)

@@ -40,8 +40,8 @@ def _from_file(path: Path) -> str:
             return file.read(_LARGEST).decode()
     except FileNotFoundError:
         raise ValueError(
-            f"systemd handed over no credential {quote(path.name)}; "
-            f"the unit needs LoadCredential={path.name}:FILE"
+            f"systemd handed over no credential {quote(path.name)}: "
+            f"is the file there that LoadCredential={path.name}:FILE in the unit names?"
         ) from None
     except UnicodeDecodeError:
         raise ValueError(f"the secret {quote(path.name)} is not UTF-8") from None
