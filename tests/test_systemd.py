@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,17 @@ def test_the_unit_is_told_how_the_daemon_lives():
     assert unit["NotifyAccess"] == ["main"]
     assert unit["RestartPreventExitStatus"] == ["78"]
     assert unit["LogRateLimitIntervalSec"] == ["0"]
+
+
+def test_the_commands_of_the_unit_are_those_of_the_program():
+    unit = settings(UNIT)
+    commands = [shlex.split(line) for line in unit["ExecStart"] + unit["ExecReload"]]
+    ours = [words for program, *words in commands if program == "/opt/mailbound/bin/mailbound"]
+    assert [words[2:4] for words in ours] == [["run"], ["config", "check"]]
+    for words in ours:
+        command = [sys.executable, "-m", "mailbound.cli", *words, "--help"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_no_secret_passes_by_the_environment():
