@@ -97,7 +97,7 @@ def test_it_is_ready_when_its_database_is_and_says_when_it_stops(
         ready = _hear(manager)
         assert box.rows(sa.select(tables.delivery.c.id)) == [], "the tables are there by now"
         assert ready["READY"] == "1"
-        assert "1 stores" in ready["STATUS"]
+        assert ready["STATUS"] == "at work for main"
         box.signal(signal.SIGTERM)
         stopping = _hear(manager)
         assert stopping["STOPPING"] == "1"

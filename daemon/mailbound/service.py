@@ -111,7 +111,7 @@ class _Service:
         stopping = asyncio.Event()
         reader = Reader()
         self._loops = _build(self._settings, database, node_id, numbers, reader)
-        self._notifier.ready(f"{len(self._settings.stores)} stores, waiting for work")
+        self._notifier.ready(f"at work for {', '.join(self._settings.stores)}")
         tasks = [asyncio.create_task(each.run(stopping)) for each in self._loops]
         signals = [asyncio.create_task(self._stopping.wait()), asyncio.create_task(self._reload.wait())]
         try:
