@@ -50,11 +50,11 @@ ca_file = "{ca}"
 """
 
 
-def _box(folder: Path, net: MailNet, *, relay: str, mailbox: str) -> Box:
+def _box(folder: Path, net: MailNet, *, relay: str, mailbox: str, **settings: str) -> Box:
     tls = {"smtps": "implicit", "submission": "starttls", "pop3s": "implicit", "pop3": "starttls"}
     box = Box(
         folder,
-        bounces=_BOUNCES,
+        **{"bounces": _BOUNCES, **settings},
         outbound=_OUTBOUND.format(port=net.ports[relay], tls=tls[relay], ca=net.ca),
         inbound=_INBOUND.format(port=net.ports[mailbox], tls=tls[mailbox], ca=net.ca),
     )
@@ -224,3 +224,20 @@ def test_a_certificate_that_does_not_verify_sends_nothing(tmp_path: Path, mailne
 def net_got_anything(net: MailNet, user: str) -> bool:
     """Return whether a mailbox holds any mail."""
     return bool(net.mails(user))
+
+
+def test_the_same_job_on_postgresql(tmp_path: Path, mailnet: MailNet, postgres_url: str) -> None:
+    with _box(
+        tmp_path, mailnet, relay="smtps", mailbox="pop3s", url=postgres_url, bounces="elephant@sender.test"
+    ) as box:
+        box.people(
+            {"unknown": "nobody@remote.test", "full": "full@remote.test", "known": "person-pg@remote.test"}
+        )
+        box.start()
+        box.plan("spring")
+        box.wait(lambda: box.counts("spring") == {"accepted": 1, "bounced": 2}, "the reports to be recorded")
+        assert _statuses(box) == {"nobody@remote.test": "undeliverable no-such-user"}
+        box.plan("summer")
+        box.wait(lambda: box.run_state("summer") == "sent", "the second activity to be sent")
+        assert box.states("summer")["unknown"] == "skipped undeliverable"
+        assert box.stop() == 0

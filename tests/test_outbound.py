@@ -375,6 +375,7 @@ def _deliver(
                     rules=classify.Rules.load(),
                     retry=_RETRY,
                     clock=lambda: NOW,
+                    sends=lambda _: True,
                 )
                 task = asyncio.create_task(courier.run())
                 for each in claimed:

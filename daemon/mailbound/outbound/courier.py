@@ -55,8 +55,12 @@ class Courier:
         rules: classify.Rules,
         retry: Backoff,
         clock: Callable[[], datetime],
+        sends: Callable[[int], bool],
     ) -> None:
-        """Wait for work. Couriers are numbered from 0; those above the relay's concurrency rest."""
+        """Wait for work. Couriers are numbered from 0; those above the relay's concurrency rest.
+
+        `sends` tells whether a run was sending a moment ago, to spare a connection; the mark has the last word.
+        """
         self._number = number
         self._queue = queue
         self._relay = relay
@@ -64,6 +68,7 @@ class Courier:
         self._rules = rules
         self._retry = retry
         self._clock = clock
+        self._sends = sends
         self._session: Session | None = None
         self._stopping = False
         self.on_wire = False  # a transaction is under way, and its reply worth waiting for
@@ -74,21 +79,17 @@ class Courier:
 
     async def run(self) -> None:
         """Deliver until told to stop. What is under way then is brought to its end."""
-        try:
-            while not self._stopping:
-                if self._number >= self._relay.concurrency.allowed(time.monotonic()):
-                    await self._hang_up()
-                    await asyncio.sleep(_CROWDED_SECONDS)
-                    continue
-                try:
-                    item = await asyncio.wait_for(self._queue.get(), _IDLE_SECONDS)
-                except TimeoutError:
-                    await self._hang_up()
-                    continue
-                await self._deliver(item)
-        finally:
-            if self._session is not None:
-                self._session.close()
+        while not self._stopping:
+            if self._number >= self._relay.concurrency.allowed(time.monotonic()):
+                await self._hang_up()
+                await asyncio.sleep(_CROWDED_SECONDS)
+                continue
+            try:
+                item = await asyncio.wait_for(self._queue.get(), _IDLE_SECONDS)
+            except TimeoutError:
+                await self._hang_up()
+                continue
+            await self._deliver(item)
 
     async def quit(self) -> None:
         """End the session in good order."""
@@ -104,6 +105,9 @@ class Courier:
             return marked
 
         begun = time.monotonic()
+        if not self._sends(item.claimed.run_id):
+            self._writer.settle(_released(item))
+            return
         try:
             session = await self._connected()
             if item.expires_at is not None and item.expires_at <= self._clock():
@@ -152,7 +156,14 @@ class Courier:
     async def _hang_up(self) -> None:
         if self._session is not None:
             session, self._session = self._session, None
-            await session.quit()
+            try:
+                await session.quit()
+            finally:
+                session.close()
+
+
+def _released(item: Item) -> Ended:
+    return Ended(item.letter.delivery_id, Settlement(item.letter.delivery_id, DeliveryEvent.RELEASE))
 
 
 def _expired(item: Item) -> Ended:

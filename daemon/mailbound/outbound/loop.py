@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Outbound:
         """Prepare the couriers; nothing is claimed."""
         self._parts = parts
         self._queue: asyncio.Queue[Item] = asyncio.Queue()
+        self._run_ids: set[int] = set()  # of the runs that sent when we last looked
         self.writer = Writer(
             parts.database,
             node_id=parts.node_id,
@@ -85,6 +87,7 @@ class Outbound:
                 rules=parts.rules,
                 retry=retry,
                 clock=parts.clock,
+                sends=lambda run_id: run_id in self._run_ids,
             )
             for number in range(parts.connections)
         ]
@@ -97,15 +100,14 @@ class Outbound:
         """Send until `stopping` is set; then finish what is on the wire and give back the rest."""
         writer = asyncio.create_task(self.writer.run())
         couriers = [asyncio.create_task(courier.run()) for courier in self._couriers]
-        feeder = asyncio.create_task(self._feed())
-        stopped = asyncio.create_task(stopping.wait())
-        watched = {writer, feeder, stopped, *couriers}
+        feeder = asyncio.create_task(self._feed(stopping))
+        watched = {writer, feeder, *couriers}
         try:
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopped}:
-                task.result()  # only an error ends one of these before we stop
+            for task in done:
+                task.result()  # the feeder ends when we stop; only an error ends another one
         finally:
-            await _cancel(feeder, stopped)
+            await _cancel(feeder)
             await self._drain(couriers)
             await self.writer.flush()
             await _cancel(writer)
@@ -125,33 +127,40 @@ class Outbound:
         await _cancel(*late)
         await asyncio.gather(*(courier.quit() for courier in self._couriers))
 
-    async def _feed(self) -> None:
+    async def _feed(self, stopping: asyncio.Event) -> None:
+        """Claim what is due until we stop. A claim under way is waited for, since it is committed all the same."""
         turn = 0
-        while True:
+        while not stopping.is_set():
             try:
-                fed = await self._feed_once(turn)
+                fed = await self._feed_once(turn, stopping)
             except DatabaseError as error:
                 log.error("database.failed", why=str(error))
                 fed = 0
             turn += 1
             if not fed:
-                await self._sleep(_IDLE_SECONDS)
+                await self._sleep(_IDLE_SECONDS, stopping)
 
-    async def _feed_once(self, turn: int) -> int:
+    async def _feed_once(self, turn: int, stopping: asyncio.Event) -> int:
         """Claim for each run that sends now, each first in its turn; return how many deliveries were claimed."""
         self.ticked_at = time.monotonic()
         sending = await self._parts.database.read(_sending, self._parts.store_id)
         now = self._parts.clock()
+        self._run_ids = {run.id for run, _ in sending}
         ready = [(run, activity) for run, activity in sending if _open_now(activity, now)]
         if not ready:
             return 0
         first = turn % len(ready)
-        return sum([await self._feed_run(*each, share=len(ready)) for each in ready[first:] + ready[:first]])
+        fed = 0
+        for run, activity in ready[first:] + ready[:first]:
+            fed += await self._feed_run(run, activity, share=len(ready), stopping=stopping)
+        return fed
 
-    async def _feed_run(self, run: Run, activity: Activity, *, share: int) -> int:
+    async def _feed_run(self, run: Run, activity: Activity, *, share: int, stopping: asyncio.Event) -> int:
         ahead = self._parts.connections * _AHEAD
         while (room := ahead - self._queue.qsize()) < ahead // 2:
-            await self._sleep(0.002)
+            if stopping.is_set():
+                return 0
+            await self._sleep(0.002, stopping)
         claimed = await self._parts.database.run(
             deliveries.claim,
             run_id=run.id,
@@ -161,16 +170,15 @@ class Outbound:
             now=self._parts.clock(),
             but_domains=self._waiting_domains(),
         )
-        for position, delivery in enumerate(claimed):
-            try:
-                await self._pace(delivery, run, activity)
-            except BaseException:
-                for unsent in claimed[position:]:
-                    self._release(unsent)
-                raise
+        for delivery in claimed:
+            if stopping.is_set():
+                self._release(delivery)
+            else:
+                await self._pace(delivery, run, activity, stopping)
         return len(claimed)
 
-    async def _pace(self, delivery: Claimed, run: Run, activity: Activity) -> None:
+    async def _pace(self, delivery: Claimed, run: Run, activity: Activity, stopping: asyncio.Event) -> None:
+        """Compose a delivery and hand it to the couriers when its turn comes."""
         wait = self._domains.wait(delivery.domain, time.monotonic())
         if wait > _SHORT_WAIT_SECONDS:
             self._crowded[delivery.domain_id] = time.monotonic() + wait
@@ -182,7 +190,7 @@ class Outbound:
             return
         if self._bucket is not None:
             wait = max(wait, self._bucket.take(time.monotonic()))
-        await self._sleep(wait)
+        await self._sleep(wait, stopping)
         self._queue.put_nowait(item)
 
     async def _compose(self, delivery: Claimed, run: Run, activity: Activity) -> Item | None:
@@ -195,11 +203,12 @@ class Outbound:
             return None
         return Item(delivery, letter, activity.name, activity.in_doubt == "resend", run.expires_at)
 
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep, and go on telling that the loop is alive."""
+    async def _sleep(self, seconds: float, stopping: asyncio.Event) -> None:
+        """Sleep until then, or until we stop, and go on telling that the loop is alive."""
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, 1.0))
+        while not stopping.is_set() and (left := until - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), min(left, 1.0))
             self.ticked_at = time.monotonic()
 
     def _waiting_domains(self) -> list[int]:
