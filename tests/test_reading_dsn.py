@@ -185,7 +185,7 @@ def test_raw_eight_bit_survives_in_a_status_part():
 
 def test_a_report_whose_recipients_were_lost_still_says_which_message_it_was():
     report = read(mail("Reporting-MTA: dns; mta.example\nOriginal-Envelope-Id: e1\n"))
-    assert (report.kind, report.recipients) == (Kind.UNRECOGNISED, ())
+    assert (report.kind, report.recipients) == (Kind.BOUNCE, ())
     assert (report.reporting_mta, report.original_envelope_id) == ("mta.example", "e1")
 
 

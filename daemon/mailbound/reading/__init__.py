@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
 from mailbound.model import Action, Kind
-from mailbound.reading import arf, autoreply, dsn, hints, phrases, prose, unsubscribe
+from mailbound.reading import arf, autoreply, dsn, hints, notification, phrases, prose, unsubscribe
 from mailbound.reading.mail import Mail
 from mailbound.reading.report import RecipientReport, Report
 
 __all__ = ["RecipientReport", "Report", "read"]
 
+_KINDS = {Action.FAILED: Kind.BOUNCE, Action.DELAYED: Kind.DELAY, Action.DELIVERED: Kind.SUCCESS}
 _MESSAGE_ID = re.compile(r"<([^<>\s]{1,998})>")
 
 
@@ -45,7 +48,12 @@ def _structured(mail: Mail) -> Report | None:
             why=f"It is a delivery status notification: {kind}.",
             **_about_message(fields),
         )
-    if any(leaf.content_type == "message/disposition-notification" for leaf in mail.leaves):
+    notice = notification.read(mail)
+    if notice:
+        return replace(notice, **_about_mail(mail))
+    if mail.mentions(b"disposition-notification") and any(
+        leaf.content_type == "message/disposition-notification" for leaf in mail.leaves
+    ):
         return _report(mail, Kind.DISPOSITION, part="mdn", why="It tells what a reader did with the message.")
     return None
 
@@ -65,6 +73,8 @@ def _kind(recipients: tuple[RecipientReport, ...]) -> Kind:
 
 
 def _automatic(mail: Mail) -> Report | None:
+    if unsubscribe.is_by_program(mail):
+        return None
     if autoreply.is_absence(mail) or (autoreply.is_automatic(mail) and not mail.is_from_daemon):
         return _report(mail, Kind.AUTO_REPLY, part="autoreply", why="An automatic responder wrote it.")
     return None
@@ -75,17 +85,44 @@ def _worded(raw: bytes, mail: Mail) -> Report | None:
         return None
     about = _about_message(dsn.read(mail)[0])  # a DSN may name no recipient where its words do
     speaker, recipients = prose.read(mail)
+    if not recipients and (inner := _enclosed(mail)):
+        return inner
+    if not recipients:
+        speaker, recipients = prose.guess(mail)
     part = f"prose:{speaker}"
-    if not recipients and (mail.is_from_daemon or phrases.REPORT_SUBJECT.search(mail.subject)):
+    if not recipients and (mail.is_from_daemon or phrases.REPORT_SUBJECT.search(mail.small_subject)):
         speaker, recipients = hints.read(raw, mail)
         part = f"flufl:{speaker}"
     if recipients:
         kind = _kind(recipients)
         return _report(mail, kind, recipients, part=part, why=f"Its words tell of a {kind}.", **about)
-    if mail.part.content_type == "multipart/report" or (mail.has_null_path and mail.is_from_daemon):
-        why = "It looks like a report, but names no recipient that we can find."
-        return _report(mail, Kind.UNRECOGNISED, (), why=why, **about)
-    return None
+    return _nameless(mail, about)
+
+
+def _enclosed(mail: Mail) -> Report | None:
+    """Return what an enclosed report says, if a mail system passes one on and says nothing of its own (InterScan)."""
+    if not (mail.is_from_daemon or mail.has_null_path) or not mail.given_back:
+        return None
+    inner = Mail(mail.given_back[0])
+    if not inner.may_report:
+        return None
+    report = _structured(inner) or _worded(mail.given_back[0], inner)
+    if report is None or not report.recipients:
+        return None
+    return replace(report, part=f"enclosed:{report.part}", **_about_mail(mail))
+
+
+def _nameless(mail: Mail, about: dict[str, str]) -> Report | None:
+    """Return the report of a mail system that names nobody: our own token may still tell whom it means."""
+    is_report = mail.part.content_type == "multipart/report"
+    if not is_report and not (mail.is_from_daemon and (mail.is_from_nobody or mail.given_back)):
+        return None  # anybody can call themselves a mail system; that the mailbox is full is a favourite of theirs
+    if prose.tells(mail):
+        kind = _KINDS[prose.action_of(mail)]
+        why = f"It tells of a {kind} and names nobody."
+        return _report(mail, kind, (), part="prose:nameless", why=why, **about)
+    why = "It looks like a report, but names no recipient that we can find."
+    return _report(mail, Kind.UNRECOGNISED, (), why=why, **about)
 
 
 def _personal(mail: Mail) -> Report:
@@ -98,7 +135,7 @@ def _personal(mail: Mail) -> Report:
     return _report(mail, Kind.ORDINARY, why="Nothing shows that a mail system wrote it.")
 
 
-def _report(mail: Mail, kind: Kind, recipients: tuple[RecipientReport, ...] = (), **rest: str) -> Report:
+def _report(mail: Mail, kind: Kind, recipients: tuple[RecipientReport, ...] = (), **rest: Any) -> Report:
     returned = () if kind in {Kind.ORDINARY, Kind.AUTO_REPLY, Kind.UNSUBSCRIBE} else mail.returned
     ids = [
         found
@@ -110,8 +147,10 @@ def _report(mail: Mail, kind: Kind, recipients: tuple[RecipientReport, ...] = ()
         kind=kind,
         recipients=recipients,
         returned_message_ids=tuple(dict.fromkeys(ids)),
-        delivered_to=mail.delivered_to,
-        subject=mail.subject,
-        sender=mail.sender,
+        **_about_mail(mail),
         **rest,
     )
+
+
+def _about_mail(mail: Mail) -> dict[str, Any]:
+    return {"delivered_to": mail.delivered_to, "subject": mail.subject, "sender": mail.sender}

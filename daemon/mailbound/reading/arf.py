@@ -20,10 +20,12 @@ def read(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]] | None:
     Recipients are often redacted (RFC 6590), so that none is named; a type that is no complaint names none either.
     A report without a Feedback-Type is taken for `abuse`, which is what such senders mean.
     """
+    if not mail.mentions(b"feedback-report"):
+        return ("abuse", ()) if _is_hotmail(mail) else None
     part = next((leaf for leaf in mail.leaves if leaf.content_type == TYPE), None)
     if part is None:
         stated = "feedback-report" in mail.part.parameter("report-type").lower()
-        return ("abuse", ()) if stated or _is_hotmail(mail) else None
+        return ("abuse", ()) if stated else None
     fields: dsn.Fields = {}
     for group in dsn.split(text_of(part.content[:TEXT_LIMIT].replace(b"\r\n", b"\n"))):
         fields = group | fields

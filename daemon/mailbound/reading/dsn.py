@@ -35,7 +35,7 @@ _BY_CLASS = {2: Action.DELIVERED, 4: Action.FAILED, 5: Action.FAILED}
 _NAMES_RECIPIENT = frozenset({"final-recipient", "original-recipient", "x-actual-recipient"})
 _OF_RECIPIENT = _NAMES_RECIPIENT | {"action", "status", "diagnostic-code", "remote-mta"}
 
-_IN_TEXT = re.compile(r"(?im)^(?:reporting-mta|final-recipient)[ \t]*:")
+_IN_TEXT = re.compile(r"(?m)^(?:reporting-mta|final-recipient)[ \t]*:")
 _NO_ADDRESS = "@/|:"  # a route without its end, a file, a command, a list of aliases: the words may say more
 _FIELD = re.compile(r"([A-Za-z][\w-]{0,80})[ \t]*:[ \t]*(.*)", re.DOTALL)
 _TYPE = re.compile(r"[\w.-]{1,40}\Z")
@@ -55,11 +55,11 @@ def read(mail: Mail) -> tuple[Fields, tuple[RecipientReport, ...]]:
     ):  # somebody forwards one, its parts laid out in a mail of their own
         return {}, ()
     groups: list[Fields] = []
-    for part in mail.leaves:
+    for part in mail.leaves if mail.mentions(b"delivery-status") else ():
         if part.content_type in TYPES:
             groups += split(text_of(part.content[:TEXT_LIMIT].replace(b"\r\n", b"\n")))
     if not groups and mail.may_report:  # its MIME structure was lost on the way: the fields stand in the text
-        begin = _IN_TEXT.search(mail.words)
+        begin = _IN_TEXT.search(mail.small_words)
         groups = split(mail.words[begin.start() :]) if begin else []
     return of_groups(groups, mail)
 

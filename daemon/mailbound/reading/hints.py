@@ -13,7 +13,7 @@ from email.message import Message
 from flufl.bounce import _scan
 
 from mailbound.model import Action
-from mailbound.reading import prose
+from mailbound.reading import naming
 from mailbound.reading.mail import Mail
 from mailbound.reading.report import RecipientReport
 
@@ -55,5 +55,5 @@ def _standing(found: Iterable[bytes], action: Action, mail: Mail) -> list[Recipi
             final_recipient=name, action=action, diagnostic_code=" ".join(mail.said_of(name).split())
         )
         for name in names
-        if "@" in name and name.lower() in text and prose.is_recipient(name, mail)
+        if "@" in name and name.lower() in text and naming.is_recipient(name, mail)
     ]

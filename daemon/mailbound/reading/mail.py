@@ -21,16 +21,24 @@ RETURNED_TYPES = frozenset(
 ADDRESSES_LIMIT = 16 * 1024
 """How many characters of a field are searched for addresses: 20,000 recipients in To are no help to anybody."""
 
+_AROUND = r"""\s<>()\[\],;:"`|@\\“”„「」『』【】《》〈〉、。\uff08\uff09\uff0c\uff1a\uff1b\uff3b\uff3d"""
+"""What an address does not contain, and may therefore touch."""
+
 ADDRESS = re.compile(
-    r"""(?:"(?:[^"\\\n]|\\.){1,64}"|(?<![^\s<>()\[\],;:"'`|=@\\])[^\s<>()\[\],;:"'`|=@\\][^\s<>()\[\],;:"`|@\\]{0,127})"""
+    rf"""(?:"(?:[^"\\\n]|\\.){{1,64}}"|(?<![^{_AROUND}'=])[^{_AROUND}'=][^{_AROUND}]{{0,127}})"""
     r"""@[\w-]+(?:\.[\w-]+)*"""
 )
 """An address somewhere in a text. Generous, since what is mailed is generous too; a quote or `=` cannot begin it."""
+
+# Where a returned message shows whom it was for, the surest first. `To` and `Cc` come last: they are people's words.
+_TARGETS = ("x-failed-recipients", "x-original-to", "x-rcpt-to", "x-receiver", "apparently-to", "to", "cc")
+_RECEIVED_FOR = re.compile(rf"(?i)\bfor\s+<?({ADDRESS.pattern})")
 
 # Where the sending system says whom it is for, the surest first. `To` comes last: a forger writes it at will.
 _DELIVERED_TO = ("delivered-to", "x-original-to", "envelope-to", "apparently-to", "to")
 
 _NEXT_ADDRESS = re.compile(r"\n<?[^\s@:]+@[^\s@]+:")
+_MARK = re.compile(r"[ \t]*[>|*][ \t]?|[ \t]+")
 _COMMENT = re.compile(r"\([^()]{0,2000}\)")
 
 
@@ -41,6 +49,15 @@ class Mail:
         """Take the octets as they were fetched."""
         self.part: Part = parse(raw)
         self.headers: Headers = self.part.headers
+        self._raw = raw
+
+    def mentions(self, word: bytes) -> bool:
+        """Tell whether `word`, in lower case, stands anywhere in the octets: quicker than looking for a part."""
+        return word in self._small
+
+    @cached_property
+    def _small(self) -> bytes:
+        return self._raw.lower()
 
     @cached_property
     def leaves(self) -> tuple[Part, ...]:
@@ -51,6 +68,11 @@ class Mail:
     def subject(self) -> str:
         """The decoded Subject."""
         return self.headers.text("subject")[:1000]
+
+    @cached_property
+    def small_subject(self) -> str:
+        """The same in lower case."""
+        return phrases.small(self.subject)
 
     @cached_property
     def sender(self) -> str:
@@ -83,10 +105,15 @@ class Mail:
         return self.headers.get("return-path").replace(" ", "") == "<>"
 
     @cached_property
+    def is_from_nobody(self) -> bool:
+        """Whether nobody is to answer it: its reverse-path, or the address in From, is empty."""
+        return self.has_null_path or self.headers.get("from").replace(" ", "").endswith("<>")
+
+    @cached_property
     def is_from_daemon(self) -> bool:
         """Whether a mail system calls itself its sender."""
         stated = self.headers.text("from") or self.headers.text("sender")
-        return stated.strip() == "<>" or bool(phrases.DAEMON.search(stated))
+        return stated.strip().endswith("<>") or bool(phrases.DAEMON.search(phrases.small(stated)))
 
     @cached_property
     def may_report(self) -> bool:
@@ -96,7 +123,8 @@ class Mail:
             or self.is_from_daemon
             or "x-failed-recipients" in self.headers
             or self.part.content_type == "multipart/report"
-            or (bool(phrases.REPORT_SUBJECT.search(self.subject)) and not self.is_discussion)
+            or "x-mlserver" in self.headers
+            or (bool(phrases.REPORT_SUBJECT.search(self.small_subject)) and not self.is_discussion)
         )
 
     @cached_property
@@ -105,7 +133,7 @@ class Mail:
         return (
             "list-unsubscribe" in self.headers
             or "list-id" in self.headers
-            or bool(phrases.REPLY_SUBJECT.match(self.subject))
+            or bool(phrases.REPLY_SUBJECT.match(self.small_subject))
         )
 
     @cached_property
@@ -120,24 +148,52 @@ class Mail:
         return self._cut("\n".join(texts))[0]
 
     @cached_property
+    def small_words(self) -> str:
+        """The same in lower case, each character in its place."""
+        return phrases.small(self.words)
+
+    @cached_property
     def returned(self) -> tuple[Headers, ...]:
         """The header blocks of the messages that it gives back."""
-        blocks = [
-            split_header(part.content.replace(b"\r\n", b"\n").lstrip(b"\n"))[0]
+        blocks = [split_header(message)[0] for message in self.given_back]
+        return tuple(Headers(block) for block in blocks if block)
+
+    @cached_property
+    def given_back(self) -> tuple[bytes, ...]:
+        """The messages that it gives back, or what it gives of them; lines end with LF."""
+        embedded = [
+            part.content.replace(b"\r\n", b"\n").lstrip(b"\n")
             for part in self.leaves
             if part.content_type in RETURNED_TYPES
         ]
-        if not blocks:
-            below = (self._cut(part.text)[1].lstrip("\n") for part in self.leaves)
-            blocks = [split_header(text.encode("utf-8", "replace"))[0] for text in below if text]
-        return tuple(Headers(block) for block in blocks)
+        if embedded:
+            return tuple(embedded)
+        below = (_unquoted(self._cut(part.text)[1].lstrip("\n")) for part in self.leaves)
+        return tuple(text.encode("utf-8", "replace") for text in below if text)
+
+    @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """Whom the returned messages were for, the surest first; none if they came through a list."""
+        found: list[str] = []
+        for headers in self.returned[:1]:
+            if "list-id" in headers or "list-post" in headers:
+                continue
+            match = _RECEIVED_FOR.search(headers.get("received"))
+            found += [match[1]] if match else []
+            for name in _TARGETS:
+                for value in headers.all(name):
+                    found += addresses(without_comments(value))
+        once: dict[str, str] = {}
+        for address in found:
+            once.setdefault(address.lower(), address)
+        return tuple(once.values())
 
     def _cut(self, text: str) -> tuple[str, str]:
-        match = phrases.RETURNED_BELOW.search("\n" + text)
+        match = phrases.RETURNED_BELOW.search("\n" + phrases.small(text))
         if not match:
             return text, ""
         begin = match.start()  # of the newline there, hence of its line here
-        line = match[0].lstrip("\n \t>*|").lower()
+        line = match[0].lstrip("\n \t>*|")
         is_header = line.startswith(("received:", "return-path:"))
         return text[:begin], text[begin if is_header else match.end() - 1 :]
 
@@ -145,12 +201,18 @@ class Mail:
         """Return the paragraph of its words that names `address`, from there on; "" if none does."""
         if not address:
             return ""
-        begin = self.words.lower().find(address.lower())
+        begin = self.small_words.find(phrases.small(address))
         if begin < 0:
             return ""
         paragraph = self.words[begin + len(address) :].partition("\n\n")[0]
         paragraph = _NEXT_ADDRESS.split(paragraph, maxsplit=1)[0]
         return paragraph.lstrip(">:) \t\n")[:2000]
+
+
+def _unquoted(text: str) -> str:
+    """Return `text` without the mark that a mailer puts before each line of what it gives back."""
+    mark = _MARK.match(text)
+    return text.replace("\n" + mark[0], "\n")[len(mark[0]) :] if mark else text
 
 
 def addresses(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The words by which a mail shows what it is, in the languages that mail systems and their people speak.
 
-Each list is one pattern; a phrase is a regular expression, read without regard to case.
+Each list is one pattern; a phrase is a regular expression in lower case, and what is searched is made small first:
+that is five times as fast as a pattern that looks at both cases.
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ import re
 
 def any_of(*phrases: str, prefix: str = "", suffix: str = "") -> re.Pattern[str]:
     """Return the pattern that finds one of `phrases`, between `prefix` and `suffix`."""
-    return re.compile(f"(?im){prefix}(?:{'|'.join(phrases)}){suffix}")
+    return re.compile(f"(?m){prefix}(?:{'|'.join(phrases)}){suffix}")
+
+
+def small(text: str) -> str:
+    """Return `text` in lower case, each character in its place."""
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    return "".join(low if len(low := letter.lower()) == 1 else letter for letter in text)
 
 
 DAEMON = any_of(
@@ -19,7 +28,7 @@ DAEMON = any_of(
     r"post[-_.]?master",
     r"mail(?:er)?[-_.]?delivery(?:[-_. ](?:sub)?system)?",
     r"mail (?:system|administrator|transfer agent)",
-    r"(?:system )?administrator",
+    r"(?:system )?administrator|systemadministrator|administrateur syst[eè]me|システム管理者",
     r"double-bounce",
     r"microsoft ?exchange\w*",
     r"[\w-]*mail[-_]?error|mdaemon|mta|ndr",
@@ -36,7 +45,11 @@ REPORT_SUBJECT = any_of(
     r"mail (?:delivery |system )?(?:fail|error)|(?:processing|permanent) error",
     r"returned (?:e?-?mail|to sender|message)|(?:e?-?mail|message) returned|returning",
     r"failure (?:notice|notification)|message status|status notification",
-    r"warning: (?:message|could|delivery|mail)|message (?:delayed|not delivered)|bounce",
+    r"warning: (?:message|could|delivery|mail)|message (?:delayed|not delivered)|bounce|failed mail|mail error",
+    r"onbestelbaar|niet bezorgd|kan inte levereras|kunne ikke leveres|nie zosta[łl]a? dostarczon|consegna non riuscita",
+    r"n[aã]o entregue|recapit|недоставлен|не доставлен|配信不能|配信でき|送信エラー|退信|退回",
+    r"投递失败|无法投递|無法傳遞|반송|배달",
+    r"successful (?:mail )?delivery|return receipt|^(?:delivered|relayed|zugestellt|remis|entregado) ?:",
 )
 """What stands in the subject of a report."""
 
@@ -71,17 +84,27 @@ UNDELIVERED = any_of(
     r"did not (?:reach|arrive)|(?:was|were|has been|have been) (?:delayed|rejected|refused|returned|bounced)",
     r"(?:problem|trouble)\w* (?:\w+ ){0,3}deliver|returned (?:to (?:you|sender)|mail|because)",
     r"incorrectly constructed|over quota|mailbox (?:is )?full",
-    r"nicht (?:zugestellt|zustellbar|erreicht)|unzustellbar",
-    r"n['\u2019]a pas pu|pas [eé]t[eé] (?:remis|d[eé]livr)|no (?:se )?(?:ha )?pud?[io]\w* (?:ser )?entrega|no pudo",
-    r"non (?:[eè]|[eè]['\u2019]) ?stato (?:possibile|consegnat)|n[aã]o (?:p[oô]de|foi) ",
-    r"доставлен|доставить|配信(?:でき|不能)|送信(?:でき|エラー)|届(?:き|け)|无法(?:投递|送达|发送)|退信",
+    r"nicht (?:zugestellt|zustellbar|erreicht|ausgeliefert|[uü]bermittelt)|unzustellbar|fehlgeschlagen",
+    r"n['\u2019]a pas (?:pu|atteint|[eé]t[eé])|pas [eé]t[eé] (?:remis|d[eé]livr)|non remis|[eé]chec de (?:la )?remise",
+    r"no (?:se )?(?:ha )?p[uo]d?[eio]\w* (?:ser )?entrega|no pudo|no se entreg",
+    r"non (?:[eè]|[eè]['\u2019]) ?(?:stato )?(?:possibile|consegnat|recapitat)|consegna non riuscita",
+    r"n[aã]o (?:p[oôu]de|foi) ",
+    r"niet (?:worden )?(?:afgeleverd|bezorgd|bestel)|onbestelbaar|(?:inte|ikke|ikkje) (?:levere|sende)",
+    r"nie (?:mog[lł]\w+|zosta[lł]\w*)(?: zosta[cć])? (?:dostarczon|dor[eę]czon)|nebylo mo[zž]n[eé]|nedoru[cč]it",
+    r"ei voitu (?:toimittaa|l[aä]hett)|nem (?:lehet|siker[uü]lt)|k[eé]zbes[ií]thetetlen|iletilemedi|teslim edilemedi",
+    r"доставлен|доставить|配信(?:でき|不能)|送信(?:でき|エラー)|届(?:き|け)",
+    r"无法(?:投递|送达|发送)|退信|退回|投递失败",
+    r"無法(?:投遞|傳遞|送達|寄送)|배달(?:되지|하지|할 수)|전송(?:되지|할 수)|반송",
 )
 """That something did not arrive."""
 
 LATER = any_of(
-    r"(?:has|have|was|were|is|been)(?: been)? delayed|not yet (?:been )?(?:deliver|accept)",
-    r"still (?:being retried|trying|in the queue|not)|will (?:be )?(?:continue|keep|retr|try|attempt)",
-    r"warning (?:message )?only|do not need to re-?send|delivery attempts will|no action is required|\(delay\)",
+    r"(?:has|have|was|were|is|been)(?: been)? delayed|not yet (?:been )?(?:deliver|accept)|deliver\w+ yet\b",
+    r"still (?:being retried|trying|in the queue|not)|will (?:be )?(?:continue|keep|retr|try|tried)",
+    r"will (?:be attempted|attempt (?:\w+ ){0,2}(?:re)?deliver)",
+    r"warning (?:message )?only|do not need to re-?send|no need to re-?send|delivery attempts will",
+    r"no action is required|\(delay\)|transient non-fatal|delivery incomplete",
+    r"verz[oö]ger|retard[eé]|retrasad|ritardat|vertraagd|opóźnion|f[oö]rdr[oö]j|задерж|遅延|遅れて|延迟|延遲|지연",
 )
 """That the mailer goes on trying."""
 
@@ -92,18 +115,43 @@ GAVE_UP = any_of(
 )
 """That it does not, whatever else it says."""
 
+DELIVERED = any_of(
+    r"successful(?:ly)? (?:mail )?(?:deliver|relay|transmi)|success notice|\(success\)|return receipt",
+    r"delivery (?:receipt|confirmation)|(?:has|have) been (?:delivered|relayed|sent) to",
+    r"delivered to (?:the |these )?(?:following )?recipient",
+    r"is complete, but no delivery notification|wurde an (?:\w+ ){1,3}empf[aä]nger (?:zugestellt|[uü]bermittelt)",
+    r"a [eé]t[eé] (?:remis|transmis) (?:[aà]|aux)|se (?:ha entregado|entreg[oó]) (?:el|su|a)",
+    r"[eè] stato (?:recapitato|consegnato) a",
+    r"配信されました|已(?:成功)?(?:投递|送达)|доставлено (?:следующ|получател)",
+)
+"""That it did arrive, or went on to a system that sends no reports."""
+
+NOT_DELIVERED = any_of(
+    r"\b(?:not|never|unable|cannot|fail\w*|error|errors|reject\w*|refus\w*|delay\w*|unknown)\b|n['\u2019]t\b|undeliver",
+    r"\bnicht\b|\bpas\b|\bno se\b|\bnon\b|\b\u043d\u0435\b|ません|无法|未能",
+)
+"""What takes such a sentence back."""
+
+LIST_REFUSES = any_of(
+    r"not (?:a )?members? of this (?:mailing )?list|duplicated message-id in",
+    suffix=r" <(?P<address>[^<>\s]+@[^<>\s]+)>",
+)
+"""How a list manager returns what was sent to the list `address`."""
+
 ABSENCE_SUBJECT = any_of(
     r"auto(?:mat(?:ic|ed|ische?|isk|yczna))?[-\s_]*(?:re(?:ply|sponse|sponder)|antwo?ord?t?|svar|vastaus|odpowied\w+)",
-    r"autoreply|auto:\s|r[eé]ponse automatique|(?:message|courriel) automatique|respuesta autom[aá]tica",
+    r"autoreply|auto: .*\b(?:out|away|absen|leave|office)",
+    r"r[eé]ponse automatique|(?:message|courriel) automatique|respuesta autom[aá]tica",
     r"resposta autom[aá]tica|risposta automatica|autom\w+ v[aá]lasz|автоответ|автоматический ответ",
     r"out[-\s]of[-\s](?:the[-\s])?office|ooo\b|[^:]*\b(?:is|am) out of (?:the )?office",
-    r"i(?:'|\ a)m (?:out|away|on vacation)|away from (?:my|the)|on (?:annual |maternity |parental )?leave",
-    r"on vacation|vacation (?:reply|message|notice)|holiday notice|abwesen|nicht im (?:b[uü]ro|haus)|urlaub",
+    r"i(?:'|\u2019| a)m (?:out|away|on vacation)|away from (?:my|the)|on (?:annual |maternity |parental )?leave",
+    r"on vacation|vacation (?:reply|message|notice)|holiday notice|abwesen|nicht im (?:b[uü]ro|haus)",
+    r"urlaub(?:s\w+)?\W*$",
     r"afwezig|absence\b|absen(?:t|ce) du bureau|fuera de (?:la )?oficina|ausente|fuori (?:sede|ufficio)|assente",
     r"poza biurem|frånvaro|ute av|нет на месте|自動(?:返信|応答)|自动(?:回复|答复)|自動回覆|부재중",
     r"thank you for (?:contacting|your (?:e-?mail|message|inquiry))|we (?:have )?received your (?:e-?mail|message)",
     r"(?:your )?(?:ticket|request|case|enquiry) .*\breceived\b|no longer (?:with|works?|employed|at)",
-    prefix=r"\A[\s\W]*(?:(?:re|aw|antw|sv|vs)\s*:\s*)*[\s\W]*",
+    prefix=r"(?:(?:re|aw|antw|sv|vs)\s*:\W*){0,5}",
 )
 """How automatic replies, and the people who set them up, begin the subject."""
 

@@ -10,8 +10,17 @@ import re
 from collections.abc import Iterator
 
 from mailbound.model import Action
-from mailbound.reading.mail import ADDRESS, Mail, addresses
-from mailbound.reading.phrases import GAVE_UP, LATER, UNDELIVERED, any_of
+from mailbound.reading import naming
+from mailbound.reading.mail import Mail, addresses
+from mailbound.reading.phrases import (
+    DELIVERED,
+    GAVE_UP,
+    LATER,
+    LIST_REFUSES,
+    NOT_DELIVERED,
+    UNDELIVERED,
+    any_of,
+)
 from mailbound.reading.report import RecipientReport
 from mailbound.status import StatusCode
 
@@ -28,59 +37,75 @@ _SPEAKERS = {
     "gmail": any_of(r"delivery to the following recipients? (?:has been|failed)|googlemail"),
 }
 
-_BEGINS = re.compile(
-    rf"""(?x) ^ (?:>>>)? [\s*•|\-\[\(]* (?:(?P<label>[^:=@<>"]{{1,40}})[:=][ \t]*(?:rfc822;[ ]*)?)? (?:(?i:smtp):)?
-        [<"'“\[(]* (?P<address>{ADDRESS.pattern}) (?P<rest>.*)"""
-)
-# What stands before a colon and an address that is no recipient.
-_OTHER_LABEL = any_of(
-    r"from|send|sender|contact|help|support|cc\b|reply|by\b|postmaster|admin|question|see\b|url|http",
-    r"return|subject|date|message-?id|queue|host|server|relay|write to|forward|please|call|phone|web",
-)
-# qmail and Postfix: so plain that no sentence need say that something failed.
-_STRICT = re.compile(rf"(?m)^<(?P<address>{ADDRESS.pattern})>:(?P<rest>.*)")
-_TRANSCRIPT = re.compile(rf"^[\s<>.]*[45]\d\d[ -].*?<?(?P<address>{ADDRESS.pattern})>?(?P<rest>.*)")
-_INLINE = re.compile(
-    r"(?i)(?:\bto|recipient|address|user|for|mailbox|account|an|à)[:\s]+[<\"'(\[]*"
-    rf"(?P<address>{ADDRESS.pattern})(?P<rest>.*)"
-)
 _REPLY = re.compile(r"(?<![\w.])[45]\d\d[ -]\S")
-_NOBODY = any_of(
-    r"postmaster|mailer-daemon|abuse|hostmaster|webmaster|support|help(?:desk)?|noreply|no-reply",
-    prefix=r"\A",
-    suffix="@",
-)
 
 SECTION_LIMIT = 2000  # characters of a recipient's text that are kept
+OPENING_LIMIT = 1500  # characters at the beginning, where a mailer says what became of the message
 
 
 def read(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]]:
     """Return the speaker and a report for each recipient that the mail's own words name; ("", ()) if none."""
-    words = mail.words
-    failed = [name for value in mail.headers.all("x-failed-recipients") for name in addresses(value)]
-    if not failed and not any(
-        p.search(text) for p in (UNDELIVERED, _STRICT) for text in (words, mail.subject)
-    ):
+    if match := LIST_REFUSES.search(mail.small_words):
+        name = mail.words[match.start("address") : match.end("address")]
+        return "list", _reports(mail, {name: mail.words})
+    listed = [name for value in mail.headers.all("x-failed-recipients") for name in addresses(value)]
+    begin = _opening(mail)
+    if begin is None and not listed and not naming.STRICT.search(mail.words):
         return "", ()
-    said = dict(_sections(words, mail))
-    if failed:  # Exim, Gmail: the list is theirs, the reasons stand in the text
-        said = {name: said.get(name, mail.said_of(name)) for name in failed}
-    if not said:
+    said = _sections(mail, len(mail.words) if begin is None else begin)
+    if not said and begin:  # the names come first, then the sentence
+        said = _sections(mail, -1)
+    if listed:  # Exim, Gmail: the list is theirs, the reasons stand in the text
+        said = {name: said.get(name, mail.said_of(name)) for name in listed}
+    return _speaker(mail), _reports(mail, said)
+
+
+def guess(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]]:
+    """Return the same for recipients that no line names by itself: see `naming.weakly`."""
+    begin = _opening(mail)
+    if begin is None:
         return "", ()
-    speaker = next((name for name, pattern in _SPEAKERS.items() if pattern.search(words)), "plain")
-    action = _action(mail)
+    return _speaker(mail), _reports(mail, {name: mail.said_of(name) for name in naming.weakly(mail, begin)})
+
+
+def _reports(mail: Mail, said: dict[str, str]) -> tuple[RecipientReport, ...]:
     if len(said) == 1:  # the reason may stand anywhere
-        said = {name: text if _says_why(text) else words for name, text in said.items()}
-    return speaker, tuple(_report(name, text, action) for name, text in said.items())
+        said = {name: text if _says_why(text) else mail.words for name, text in said.items()}
+    action = action_of(mail)
+    return tuple(_report(name, text, action) for name, text in said.items())
 
 
-def _action(mail: Mail) -> Action:
-    early = f"{mail.subject}\n{mail.words[:1500]}"
-    return Action.DELAYED if LATER.search(early) and not GAVE_UP.search(early) else Action.FAILED
+def action_of(mail: Mail) -> Action:
+    """Return what the mail's own words say became of the message."""
+    early = f"{mail.small_subject}\n{mail.small_words[:OPENING_LIMIT]}"
+    if LATER.search(early) and not GAVE_UP.search(early):
+        return Action.DELAYED
+    if DELIVERED.search(early) and not NOT_DELIVERED.search(early) and not _REPLY.search(mail.words):
+        return Action.DELIVERED
+    return Action.FAILED
+
+
+def tells(mail: Mail) -> bool:
+    """Tell whether the mail's own words or its subject say what became of a message."""
+    return _opening(mail) is not None
+
+
+def _opening(mail: Mail) -> int | None:
+    """Return where the first sentence that tells of a delivery begins, or None if none does."""
+    for pattern in (UNDELIVERED, LATER, DELIVERED):
+        match = pattern.search(mail.small_words)
+        if match:
+            return match.start()
+    subject = mail.small_subject
+    return 0 if UNDELIVERED.search(subject) else None
+
+
+def _speaker(mail: Mail) -> str:
+    return next((name for name, pattern in _SPEAKERS.items() if pattern.search(mail.small_words)), "plain")
 
 
 def _says_why(text: str) -> bool:
-    return bool(StatusCode.find(text) or _REPLY.search(text) or UNDELIVERED.search(text))
+    return bool(StatusCode.find(text) or _REPLY.search(text) or UNDELIVERED.search(text.lower()))
 
 
 def _report(name: str, text: str, action: Action) -> RecipientReport:
@@ -90,44 +115,31 @@ def _report(name: str, text: str, action: Action) -> RecipientReport:
     )
 
 
-def _sections(words: str, mail: Mail) -> Iterator[tuple[str, str]]:
-    """Yield each recipient with the lines that speak of it."""
-    name, lines = "", []
-    opening = UNDELIVERED.search(words)
-    begin = opening.start() if opening else 0 if UNDELIVERED.search(mail.subject) else len(words)
-    seen: set[str] = set()
+def _sections(mail: Mail, begin: int) -> dict[str, str]:
+    """Return each recipient with the lines that speak of it."""
+    lines_of: dict[str, list[str]] = {}
+    names: dict[str, str] = {}
+    lines: list[str] | None = None
+    for line, is_open in _lines(mail.words, begin):
+        match = naming.in_line(line, is_open=is_open) if "@" in line else None
+        if match and (match.re is naming.STRICT or naming.is_recipient(match["address"], mail)):
+            found = [match["address"].rstrip(".").strip("'")]
+            found += [name for name in naming.more(match["rest"]) if naming.is_recipient(name, mail)]
+            fresh = [name for name in found if name.lower() not in names]
+            if fresh and len(names) < naming.NAMES_LIMIT:
+                lines = [match["rest"].lstrip(">:)\"' \t")]
+                for name in fresh:
+                    names[name.lower()] = name
+                    lines_of[name] = lines
+                continue
+        if lines is not None:
+            lines.append(line)
+    return {name: "\n".join(text) for name, text in lines_of.items()}
+
+
+def _lines(words: str, begin: int) -> Iterator[tuple[str, bool]]:
+    """Yield each line, and whether it ends behind `begin`."""
     at = 0
     for line in words.split("\n"):
         at += len(line) + 1
-        match = _recipient_line(line, is_open=at > begin) if "@" in line else None
-        if match and (match.re is _STRICT or is_recipient(match["address"], mail)):
-            found = match["address"].rstrip(".").strip("'")
-            if found.lower() == name.lower() or found.lower() in seen:
-                lines.append(line)
-                continue
-            if name:
-                yield name, "\n".join(lines)
-            name, lines = found, [match["rest"].lstrip(">:)\"' \t")]
-            seen.add(found.lower())
-        elif name:
-            lines.append(line)
-    if name:
-        yield name, "\n".join(lines)
-
-
-def _recipient_line(line: str, *, is_open: bool) -> re.Match[str] | None:
-    line = line[:1000]
-    if line.startswith("> "):  # somebody quotes a report
-        return None
-    match = _STRICT.match(line)
-    if match or not is_open:
-        return match
-    match = _BEGINS.match(line)
-    if match and not (match["label"] and _OTHER_LABEL.search(match["label"])):
-        return match
-    return _TRANSCRIPT.match(line) or (_INLINE.search(line) if UNDELIVERED.search(line) else None)
-
-
-def is_recipient(address: str, mail: Mail) -> bool:
-    """Tell whether a named address may be a recipient: not ours, to whom it is sent, nor one that gives help."""
-    return address.lower() not in mail.parties and not _NOBODY.match(address)
+        yield line, at > begin

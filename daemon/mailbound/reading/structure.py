@@ -144,7 +144,7 @@ class Part:
         """The content as text, HTML without its tags; "" if it is no text."""
         if self.content_type == "text/html":
             return plain_text(self._characters())
-        if self.content_type.startswith(("text/", "multipart/")):
+        if self.content_type.startswith(("text/", "multipart/", "application/json")):
             return self._characters()
         return ""
 

@@ -17,12 +17,21 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 def read(mail: Mail) -> tuple[RecipientReport, ...] | None:
     """Return a report for whoever asks to be unsubscribed, or None if nobody does."""
-    named = any(is_for_that(token_of(address)) for address in mail.delivered_to)
-    if not named and not phrases.UNSUBSCRIBE_SUBJECT.match(mail.subject) and not in_subject(mail.subject):
+    named = is_by_program(mail) or any(is_for_that(token_of(address)) for address in mail.delivered_to)
+    if (
+        not named
+        and not phrases.UNSUBSCRIBE_SUBJECT.match(mail.small_subject)
+        and not in_subject(mail.subject)
+    ):
         return None
     if not mail.sender:
         return ()
     return (RecipientReport(final_recipient=mail.sender, action=Action.UNSUBSCRIBED),)
+
+
+def is_by_program(mail: Mail) -> bool:
+    """Tell whether a mail program wrote it for its user, who chose to leave: Apple's says so."""
+    return "x-apple-unsubscribe" in mail.headers
 
 
 def token_of(address: str) -> str:

@@ -1,0 +1,73 @@
+"""How fast mail is read, against the parser of the standard library on the same mails.
+
+    python bench/reading.py [FOLDER | FILE ...]        # or paths on standard input, one a line
+
+Both read the same octets, held in memory, in turns, so that what else the machine does meets both alike. The medians
+of five rounds are printed as JSON: mails per second of processor time, and how many times the standard parser's rate
+ours is. The standard parser only builds a tree; ours decodes what matters, and says what the mail means.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from email import message_from_bytes, policy
+from pathlib import Path
+
+from mailbound.reading import read
+
+ROUNDS = 5
+
+
+def main(arguments: list[str]) -> None:
+    mails = [path.read_bytes() for path in _paths(arguments)]
+    if not mails:
+        sys.exit("no mail to read: name a folder or files, or write their paths to standard input")
+    ours: list[float] = []
+    theirs: list[float] = []
+    slowest = 0.0
+    for _ in range(ROUNDS):
+        seconds, longest = _seconds(mails, read)
+        ours.append(len(mails) / seconds)
+        slowest = max(slowest, longest)
+        theirs.append(len(mails) / _seconds(mails, _standard)[0])
+    result = {
+        "mails": len(mails),
+        "octets": sum(map(len, mails)),
+        "mailbound": round(statistics.median(ours)),
+        "email.compat32": round(statistics.median(theirs)),
+        "times": round(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), 2),
+        "slowest_ms": round(slowest * 1000, 1),
+    }
+    print(json.dumps(result))
+
+
+def _standard(raw: bytes) -> object:
+    return message_from_bytes(raw, policy=policy.compat32)
+
+
+def _seconds(mails: list[bytes], reader: Callable[[bytes], object]) -> tuple[float, float]:
+    """Return the processor time for all mails, and for the slowest of them."""
+    longest = 0.0
+    begin = last = time.process_time()
+    for raw in mails:
+        reader(raw)
+        now = time.process_time()
+        longest = max(longest, now - last)
+        last = now
+    return last - begin, longest
+
+
+def _paths(arguments: list[str]) -> Iterable[Path]:
+    named = [
+        Path(argument) for argument in arguments or (line.rstrip("\n") for line in sys.stdin) if argument
+    ]
+    for path in named:
+        yield from sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
