@@ -92,7 +92,7 @@ def test_reinstating_gives_the_address_and_all_its_people_back_what_a_bounce_too
     assert world.status("ann") is RecipientStatus.DELIVERABLE
     assert world.wishes("ann")["main"] == (True, "operator", NOW)
     assert world.wishes("bob")["main"][:2] == (False, "complaint")
-    assert world.ledger("status")[-1] == ("undeliverable", "deliverable", "command", "alice")
+    assert world.ledger("status")[-1] == ("undeliverable (no-such-user)", "deliverable", "command", "alice")
     assert world.ledger("opt_in")[-1] == ("out (hard_bounce)", "in (operator)", "command", "alice")
 
 

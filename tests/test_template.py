@@ -16,7 +16,7 @@ from jinja2 import TemplateSyntaxError
 from mailbound.errors import InputError
 from mailbound.template import Template, TemplateFault, inlining, plaintext, protection, sandbox
 
-SAMPLE = Path(__file__).parent.parent / "templates" / "spring"
+SAMPLE = Path(__file__).parent.parent / "daemon/mailbound/samples/spring"
 VALUES = {
     "name": "Zoë & Co <x>",
     "address": "zoe@example.com",
