@@ -53,6 +53,7 @@ class Scheduler:
     def __init__(self, parts: Parts) -> None:
         """Look at nothing yet."""
         self._parts = parts
+        self._freezing = False  # there is more to freeze, so the next tick comes at once
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -64,12 +65,13 @@ class Scheduler:
             except DatabaseError as error:
                 log.error("database.failed", why=str(error))
             try:
-                await asyncio.wait_for(stopping.wait(), _TICK_SECONDS)
+                await asyncio.wait_for(stopping.wait(), 0 if self._freezing else _TICK_SECONDS)
             except TimeoutError:
                 continue
 
     async def tick(self) -> None:
-        """Do everything that is to be done now."""
+        """Do everything that is to be done now; of an audience, freeze one chunk."""
+        self._freezing = False
         now = self._parts.clock()
         for activity in await self._parts.database.read(activities.unplanned, now):
             await self._parts.database.run(_plan, activity, now)
@@ -136,6 +138,7 @@ class Scheduler:
                 skipped=frozen.skipped,
                 complete=frozen.done,
             )
+            self._freezing = self._freezing or not frozen.done
             return
         if run.expires_at is not None and run.expires_at <= now:
             expired = await self._parts.database.run(

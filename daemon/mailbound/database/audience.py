@@ -25,7 +25,7 @@ from mailbound.database.tables import (
 from mailbound.lifecycle import DeliveryState
 from mailbound.model import RecipientStatus
 
-CHUNK = 50_000
+CHUNK = 20_000
 
 NOT_OPTED_IN = "not-opted-in"
 UNDELIVERABLE = "undeliverable"

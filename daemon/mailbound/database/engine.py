@@ -178,7 +178,7 @@ def _prepare_sqlite(engine: sa.Engine, *, begin: str, checkpoints: bool) -> None
         "PRAGMA journal_mode = WAL",
         "PRAGMA synchronous = FULL",
         "PRAGMA foreign_keys = ON",
-        "PRAGMA cache_size = -65536",
+        "PRAGMA cache_size = -16384",
         "PRAGMA temp_store = MEMORY",
         f"PRAGMA wal_autocheckpoint = {1000 if checkpoints else 0}",
     )

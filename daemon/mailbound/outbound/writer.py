@@ -14,7 +14,7 @@ from mailbound.database import outcomes
 from mailbound.database.bounces import Recorded
 from mailbound.database.engine import Database
 from mailbound.database.outcomes import Committed, Ended
-from mailbound.errors import DatabaseError
+from mailbound.errors import DatabaseError, InvalidTransition
 
 log = structlog.get_logger()
 
@@ -102,6 +102,8 @@ class Writer:
                     limits=self._limits,
                     now=self._clock(),
                 )
+            except InvalidTransition:
+                raise  # a bug, which trying again would only hide; what is in doubt is recovered at the next start
             except DatabaseError as error:
                 log.error("database.failed", why=str(error), outcomes=len(ended), marks=len(ids))
                 await asyncio.sleep(_RETRY_SECONDS)
