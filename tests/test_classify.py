@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mailbound import classify
+from mailbound.classify import literals, tables
 from mailbound.errors import ConfigError
 from mailbound.model import Action, Category, Fault, Phase, Reply
 from mailbound.reading.report import RecipientReport
@@ -36,7 +38,13 @@ def verdict(text, *, status=None, action=Action.FAILED):
 @pytest.mark.parametrize("rule", RULES.ordered, ids=lambda rule: rule.name)
 def test_a_rule_takes_its_own_example(rule):
     code = re.match(r"[245]\d\d", rule.example)
-    found = classify.judge(StatusCode.find(rule.example), int(code[0]) if code else 0, rule.example, RULES)
+    found = classify.judge(
+        StatusCode.find(rule.example),
+        int(code[0]) if code else 0,
+        rule.example,
+        RULES,
+        diagnostic_type=rule.type,
+    )
     assert (found.rule, found.category) == (rule.name, rule.category)
     assert rule.source
 
@@ -53,12 +61,23 @@ def test_there_is_one_rule_of_a_name():
 )
 def test_every_registered_status_code_has_a_rule(code):
     found = classify.judge(code, 0, "", RULES)
-    assert found.permanent is (code.class_ == 5) or found.category in {
-        Category.MAILBOX_FULL,
-        Category.EXPIRED,
-        Category.RATE,
-    }
-    assert found.rule.startswith("registry") or code.is_bare
+    assert found.permanent is (code.class_ == 5) or found.category in tables.SOFT
+    assert found.rule.startswith(("registry:", "providers:", "sender-has-null-mx")) or code.is_bare
+
+
+def test_the_registry_is_complete_and_dated():
+    registered = {code for row in tables.codes() if row.rule.startswith("registry:") for code in row.status}
+    wanted = {StatusCode(c, s, d) for c in (4, 5) for s, details in REGISTERED.items() for d in details}
+    assert registered == wanted
+    assert tables.registry_date() == date(2024, 12, 6)
+
+
+@pytest.mark.parametrize(
+    ("code", "like"), [("5.1.99", "5.1.0"), ("4.4.99", "4.4.0"), ("5.7.999", "5.7.0"), ("5.5.99", "5.5.0")]
+)
+def test_a_code_that_stands_nowhere_counts_as_the_undefined_one_of_its_subject(code, like):
+    found, wanted = (classify.judge(StatusCode.find(each), 0, "", RULES) for each in (code, like))
+    assert (found.category, found.permanent) == (wanted.category, wanted.permanent)
 
 
 @pytest.mark.parametrize(
@@ -184,10 +203,65 @@ txet = "x"
     assert "missing.toml" in faults
 
 
-def test_every_category_has_a_word_in_the_shared_vocabulary():
-    assert classify.SISIMAI.keys() == set(Category)
+def test_every_category_has_a_name_elsewhere():
+    assert tables.meanings().keys() == set(Category)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "ses"),
+    [
+        ("550 5.1.1 User unknown", "userunknown", "Permanent/General"),
+        ("450 4.1.1 User unknown", "userunknown", "Transient/General"),
+        ("552 5.2.2 mailbox is full", "mailboxfull", "Transient/MailboxFull"),
+        ("554 5.7.1 Relay access denied", "norelaying", "Undetermined/Undetermined"),
+        ("550 no", "onhold", "Undetermined/Undetermined"),
+    ],
+)
+def test_a_verdict_is_told_in_the_words_of_others(text, reason, ses):
+    found = verdict(text, status=text[4:9])
+    assert (classify.reason(found, RULES), classify.ses(found)) == (reason, ses)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "class_"),
+    [
+        ("550 no", "4.1.1", 4),
+        ("", "5.2.2", 5),
+        ("the mailbox is full", None, 5),
+        ("retry timeout exceeded", None, 4),
+    ],
+)
+def test_the_class_of_a_failure_is_that_of_its_status_then_what_its_rule_knows(text, status, class_):
+    report = RecipientReport(
+        "bob@example.org", status=StatusCode.find(status) if status else None, diagnostic_code=text
+    )
+    assert classify.failure_class(report, classify.classify(report, RULES), RULES) == class_
 
 
 @given(st.text(max_size=200), st.integers(0, 999))
 def test_any_text_gets_a_verdict(text, code):
     assert isinstance(classify.judge(None, code, text, RULES).category, Category)
+
+
+@given(st.text(alphabet="abcdefghi mailboxfuquotnkw.-5", max_size=120))
+def test_the_index_leaves_out_no_rule_that_fits(text):
+    candidates = RULES._index.candidates(text)
+    for number, rule in enumerate(RULES.ordered):
+        if rule.text and rule.text.search(text):
+            assert candidates >> number & 1, rule.name
+
+
+@pytest.mark.parametrize(
+    ("pattern", "needed"),
+    [
+        ("quota (exceeded|reached)", {"exceeded", "reached"}),
+        ("gr[ae]y-?list", {"graylist", "greylist", "gray-list", "grey-list"}),
+        (r"over\w*quota", {"quota"}),
+        ("a|quota", set()),
+        (r"\d+", set()),
+        ("(full )?box", {"box", "full box"}),
+        ("(?i:quota)", set()),
+    ],
+)
+def test_of_what_a_pattern_needs_one_stands_in_all_that_it_fits(pattern, needed):
+    assert literals.needed(re.compile(pattern)) == needed

@@ -18,9 +18,7 @@ from mailbound.model import Disposition, Kind
 if TYPE_CHECKING:
     from mailbound import classify, tokens
     from mailbound.database.bounces import Finding
-    from mailbound.model import Verdict
     from mailbound.reading import Report
-    from mailbound.status import StatusCode
 
 app = typer.Typer(no_args_is_help=True, help="Look at bounces and at inbound mail.")
 
@@ -62,17 +60,13 @@ def _understood(path: Path, rules: classify.Rules) -> dict[str, Any]:
             {
                 "address": recipient.final_recipient,
                 "hard": failed and verdict.permanent and verdict.fault is Fault.ADDRESS,
-                "perm": failed and _is_class_5(recipient.status or verdict.status, verdict),
+                "perm": failed and classify.failure_class(recipient, verdict, rules) == 5,
                 "status": str(verdict.status) if verdict.status else "",
-                "reason": classify.SISIMAI[verdict.category],
+                "reason": classify.reason(verdict, rules),
                 "rule": verdict.rule,
             }
         )
     return {"kind": _KINDS.get(report.kind, "ordinary"), "recipients": recipients}
-
-
-def _is_class_5(status: StatusCode | None, verdict: Verdict) -> bool:
-    return status.class_ == 5 if status else verdict.permanent
 
 
 @app.command("list")

@@ -1,0 +1,208 @@
+"""The rules: how they are written in TOML, and how the one that fits is found."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from mailbound.classify import literals, tables
+from mailbound.errors import ConfigError
+from mailbound.model import Category
+from mailbound.status import StatusCode
+
+_KEYS = frozenset(
+    {
+        *("name", "category", "reason", "permanent", "class"),
+        *("status", "code", "text", "unless", "mta", "type"),
+        *("example", "source"),
+    }
+)
+_CONDITIONS = frozenset({"status", "code", "text", "mta", "type"})
+_FAMILY = re.compile(r"\{([a-z]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is known of a failure. `text` is as `normal.text` returns it; what is not known is None, 0 or empty."""
+
+    status: StatusCode | None
+    code: int = 0
+    text: str = ""
+    mta: str = ""
+    type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One piece of experience. Whatever conditions it has must all hold."""
+
+    name: str
+    category: Category
+    reason: str = ""  # of the shared vocabulary, where that of the category is too wide
+    permanent: bool | None = None  # None: what the class of the status or of the reply says
+    class_: int = 5  # of a failure that has no code
+    status: frozenset[StatusCode] = frozenset()
+    code: frozenset[int] = frozenset()
+    text: re.Pattern[str] | None = None
+    unless: re.Pattern[str] | None = None
+    mta: re.Pattern[str] | None = None
+    type: str = ""
+    example: str = ""
+    source: str = ""
+
+    def fits(self, failure: Failure) -> bool:
+        """Tell whether the rule speaks of this failure."""
+        return (
+            (not self.status or failure.status in self.status)
+            and (not self.code or failure.code in self.code)
+            and (not self.type or failure.type == self.type)
+            and (self.text is None or self.text.search(failure.text) is not None)
+            and (self.mta is None or self.mta.search(failure.mta or failure.text) is not None)
+            and (self.unless is None or self.unless.search(failure.text) is None)
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rules:
+    """The rules in order, and the version of the files they came with."""
+
+    version: str
+    ordered: tuple[Rule, ...]
+    by_name: Mapping[str, Rule] = field(init=False)
+    _index: literals.Index = field(init=False)
+    _by_status: Mapping[StatusCode, Rule] = field(init=False)
+    _by_code: Mapping[int, Rule] = field(init=False)
+    _giving_up: int = field(init=False)
+    registered: tuple[Rule, ...] = ()  # what a code alone says
+
+    def __post_init__(self) -> None:
+        """Build the indexes."""
+        setting = object.__setattr__
+        both = (*self.ordered, *self.registered)
+        setting(self, "by_name", {rule.name: rule for rule in both})
+        samples = [rule.example.lower() for rule in self.ordered]
+        setting(self, "_index", literals.Index([rule.text for rule in self.ordered], samples))
+        setting(self, "_by_status", {code: rule for rule in self.registered for code in rule.status})
+        setting(self, "_by_code", {code: rule for rule in self.registered for code in rule.code})
+        # By the text of these rules a mailer says that it has tried for long enough.
+        given_up = (
+            n for n, rule in enumerate(self.ordered) if rule.category is Category.EXPIRED and rule.text
+        )
+        setting(self, "_giving_up", sum(1 << n for n in given_up))
+
+    @classmethod
+    def load(cls, *extra: Path) -> Rules:
+        """Return the packaged rules behind those of the files in `extra`. Raises ConfigError with every fault."""
+        packaged = resources.files("mailbound").joinpath("rules.toml").read_text("utf-8")
+        faults: list[str] = []
+        ordered: list[Rule] = []
+        version = ""
+        words: dict[str, str] = {}
+        for name, text in [("rules.toml", packaged), *((str(path), _text(path, faults)) for path in extra)]:
+            try:
+                read = tomllib.loads(text)
+            except tomllib.TOMLDecodeError as error:
+                faults.append(f"{name}: {error}")
+                continue
+            version = "+".join(filter(None, (version, str(read.get("version", "")))))
+            words |= read.get("words", {})
+            ordered = [*_rules(name, read.get("rule", []), words, faults), *ordered]
+        if faults:
+            raise ConfigError(faults)
+        return cls(version, tuple(ordered), registered=tuple(_registered()))
+
+    def first(self, failure: Failure) -> Rule | None:
+        """Return the first rule that fits, None if there is none."""
+        for number in literals.bits(self._index.candidates(failure.text)):
+            rule = self.ordered[number]
+            if rule.fits(failure):
+                return rule
+        return self._of_status(failure.status) or self._by_code.get(failure.code)
+
+    def has_given_up(self, failure: Failure) -> bool:
+        """Tell whether the text says that it was tried for as long as it may be."""
+        candidates = self._index.candidates(failure.text) & self._giving_up
+        return any(self.ordered[number].fits(failure) for number in literals.bits(candidates))
+
+    def _of_status(self, status: StatusCode | None) -> Rule | None:
+        if status is None or status.is_bare:
+            return None
+        # A detail that stands nowhere counts as the undefined one of its subject (RFC 3463 §2).
+        undefined = StatusCode(status.class_, status.subject, 0)
+        return self._by_status.get(status) or self._by_status.get(undefined)
+
+
+@cache
+def packaged() -> Rules:
+    """Return the packaged rules."""
+    return Rules.load()
+
+
+def _registered() -> Iterator[Rule]:
+    for row in tables.codes():
+        permanent = None if row.category not in tables.SOFT else False
+        yield Rule(
+            name=row.rule,
+            category=row.category,
+            reason=row.reason,
+            permanent=permanent,
+            status=row.status,
+            code=row.code,
+            example=row.name,
+            source=row.source,
+        )
+
+
+def _text(path: Path, faults: list[str]) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{path}: {error}")
+        return ""
+
+
+def _rules(
+    name: str, read: Iterable[Mapping[str, Any]], words: Mapping[str, str], faults: list[str]
+) -> list[Rule]:
+    found: list[Rule] = []
+    for number, table in enumerate(read, 1):
+        try:
+            found.append(_rule(table, words))
+        except (ValueError, TypeError, KeyError, re.error) as error:
+            faults.append(f"{name}: rule {number} ({table.get('name', 'without a name')}): {error}")
+    return found
+
+
+def _rule(table: Mapping[str, Any], words: Mapping[str, str]) -> Rule:
+    unknown = table.keys() - _KEYS
+    if unknown:
+        raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
+    if not table.keys() & _CONDITIONS:
+        raise ValueError("it has neither status nor code nor text nor mta nor type, and would fit everything")
+    return Rule(
+        name=str(table["name"]),
+        category=Category(table["category"]),
+        reason=tables.known_reason(table.get("reason", "")),
+        permanent=table.get("permanent"),
+        class_=table.get("class", 5),
+        status=frozenset(code for text in table.get("status", ()) for code in tables.status_codes(text)),
+        code=frozenset(table.get("code", ())),
+        text=_pattern(table.get("text", ()), words),
+        unless=_pattern(table.get("unless", ()), words),
+        mta=_pattern(table.get("mta", ()), words),
+        type=str(table.get("type", "")),
+        example=table.get("example", ""),
+        source=table.get("source", ""),
+    )
+
+
+def _pattern(written: str | list[str], words: Mapping[str, str]) -> re.Pattern[str] | None:
+    patterns = [written] if isinstance(written, str) else written
+    whole = "|".join(_FAMILY.sub(lambda match: words[match[1]], each) for each in patterns)
+    return re.compile(whole) if whole else None
