@@ -22,7 +22,6 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from mailbound import cli, lifecycle, segment, simulator
-from mailbound.cli import commands
 from mailbound.config import Config, accounts, rendering
 
 ROOT = Path(__file__).parents[1]
@@ -78,8 +77,6 @@ def shell_lines(text: str) -> Iterator[str]:
 
 def all_commands() -> dict[str, Any]:
     """Return each command by the words that call it."""
-    app = typer.Typer()
-    commands.add_to(app)
 
     def walk(command: Any, *path: str) -> Iterator[tuple[str, Any]]:
         for name, inner in command.commands.items():
@@ -88,7 +85,7 @@ def all_commands() -> dict[str, Any]:
             else:
                 yield " ".join((*path, name)), inner
 
-    return dict(walk(typer.main.get_command(app)))
+    return dict(walk(typer.main.get_command(cli.app)))
 
 
 COMMANDS = all_commands()

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from mailbound import __version__
+from mailbound.cli.commands import Commands
 from mailbound.errors import ConfigError, MailboundError
 
 CONFIG_FAULT = 78  # EX_CONFIG of sysexits.h; systemd does not restart for it
@@ -17,10 +19,17 @@ INPUT_FAULT = 2
 app = typer.Typer(
     name="mailbound",
     help="Sends e-mail activities to those who opted in, and learns from what bounces.",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mailbound {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -29,9 +38,17 @@ def _main(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", "-c", help="The configuration [default: ./config.toml].", envvar="MAILBOUND_CONFIG"
+            "--config",
+            "-c",
+            metavar="FILE",
+            help="The configuration [default: ./config.toml, else /etc/mailbound/config.toml].",
+            envvar="MAILBOUND_CONFIG",
         ),
     ] = None,
+    version: Annotated[  # noqa: ARG001 - its callback does it
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
 ) -> None:
     context.obj = config or _default_config()
 
@@ -44,25 +61,26 @@ def _default_config() -> Path:
 
 def main() -> None:
     """Run the command line; a fault is one line on standard error, never a traceback."""
-    from mailbound.cli import commands
-
-    commands.add_to(app)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before we came
+            setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115 - for as long as we live
     try:
-        app(standalone_mode=True)
+        try:
+            app(standalone_mode=True)
+        finally:
+            sys.stdout.flush()
     except ConfigError as error:
-        _complain(str(error))
-        sys.exit(CONFIG_FAULT)
+        _end(str(error), CONFIG_FAULT)
     except MailboundError as error:
-        _complain(f"mailbound: {error}")
-        sys.exit(INPUT_FAULT)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _end(f"mailbound: {error}", INPUT_FAULT)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be said there
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        place = f"{error.filename}: " if error.filename else ""
+        _end(f"mailbound: {place}{error.strerror or error}", INPUT_FAULT)
 
 
-def _complain(text: str) -> None:
-    """Print a fault; the journal, where it listens, takes each line as an error (sd-daemon(3))."""
-    from mailbound.logs import journal
-
-    level = "<3>" if journal.listens() else ""
-    print(*(f"{level}{line}" for line in text.splitlines()), sep="\n", file=sys.stderr)
+def _end(text: str, status: int) -> None:
+    print(text, file=sys.stderr)
+    sys.exit(status)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailbound.cli import terminal
+from mailbound.cli import replaying, terminal
 from mailbound.errors import InputError
 from mailbound.model import Disposition, Kind
 
@@ -240,3 +240,7 @@ def _content(path: Path) -> bytes:
         return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+
+
+app.command("replay")(replaying.replay)
+app.command("undo")(replaying.undo)

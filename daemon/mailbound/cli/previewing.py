@@ -146,6 +146,6 @@ def _with_images(html: str, parsed: email.message.EmailMessage, folder: Path) ->
         content_id = part["Content-ID"]
         if content_id and part.get_content_maintype() == "image":
             image = folder / f"image{number}"
-            image.write_bytes(part.get_payload(decode=True))
+            image.write_bytes(part.get_content())
             html = html.replace(f"cid:{str(content_id).strip('<>')}", image.as_uri())
     return re.sub(r"(?i)<script\b.*?</script>", "", html, flags=re.DOTALL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from mailbound.config import quantities
 from mailbound.errors import InputError
 
 
@@ -13,6 +12,8 @@ def moment(text: str, *, now: datetime) -> datetime:
 
     A date without a time is its midnight; what names no zone is UTC.
     """
+    from mailbound.config import quantities
+
     try:
         read = datetime.fromisoformat(text.strip())
     except ValueError:
