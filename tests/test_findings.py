@@ -124,3 +124,11 @@ def test_a_wish_to_leave_needs_its_own_token() -> None:
 def test_other_mail_says_nothing_about_a_delivery(kind: Kind) -> None:
     assert find(kind=kind, delivered_to=address(minted(Purpose.RETURN_PATH))) == []
     assert find(kind=kind, delivered_to=address(tokens.for_unsubscribe(KEY, 7, store=2))) == []
+
+
+def test_a_link_is_worth_what_its_token_is() -> None:
+    found = findings.leave(tokens.for_unsubscribe(KEY, 7, store=2), keys={1: KEY}, now=NOW)
+    assert found is not None
+    assert (found.recipient_id, found.store_id, found.evidence) == (7, 2, Evidence.SIGNED)
+    for text in (minted(Purpose.RETURN_PATH), tokens.for_unsubscribe(Key(1, b"x"), 7, store=2), "nonsense"):
+        assert findings.leave(text, keys={1: KEY}, now=NOW) is None

@@ -191,6 +191,31 @@ def _set_wish(context: typer.Context, who: str, store: str, *, receive: bool) ->
 
 
 @app.command()
+def unsubscribe(
+    context: typer.Context,
+    token: Annotated[
+        str, typer.Argument(help="What stands at the end of an unsubscribe link.", show_default=False)
+    ],
+) -> None:
+    """Let somebody leave a store by the token of an unsubscribe link; all who share the address leave with them.
+
+    It is for the page that `web.unsubscribe_url` names: on a POST, never on a GET, since scanners follow links.
+    """
+    from mailbound import config
+    from mailbound.database import bounces, nodes
+    from mailbound.inbound import findings
+
+    limits = config.load(context.obj).policy
+    now = datetime.now(UTC)
+    with terminal.open_database(context) as database, database.begin() as connection:
+        finding = findings.leave(token, keys=nodes.keys(connection), now=now)
+        if finding is None:
+            raise InputError("that is no unsubscribe token of ours")
+        bounces.record(connection, finding, limits=limits)
+    terminal.say("unsubscribed")
+
+
+@app.command()
 def reinstate(context: typer.Context, who: _Who) -> None:
     """Let an address be mailed again, and give back the opt-ins that its hard bounce took."""
     from mailbound.database import recipients

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mailbound import classify, correlate, tokens
@@ -52,6 +52,14 @@ def find(
             _about(recipient, report, arrived, delivery, rules) for recipient in _recipients(report, delivery)
         ]
     return []
+
+
+def leave(text: str, *, keys: Mapping[int, tokens.Key], now: datetime) -> Finding | None:
+    """Return what the token of an unsubscribe link says, or None if it is not genuine."""
+    token = tokens.verify(text, keys, now=now)
+    if token is None or token.purpose is not Purpose.UNSUBSCRIBE:
+        return None
+    return _wish(token, now, rule="unsubscribe link")
 
 
 def _tokens(report: Report, keys: Mapping[int, tokens.Key], now: datetime) -> list[Token]:
@@ -125,15 +133,32 @@ def _complaint(report: Report, arrived: Arrived, delivery: Token | None) -> Find
     )
 
 
-def _unsubscribe(report: Report, arrived: Arrived, wish: Token | None) -> Finding:
+def _unsubscribe(report: Report, arrived: Arrived, token: Token | None) -> Finding:
+    addresses = (report.sender,) if report.sender else ()
+    if token is not None:
+        return replace(_wish(token, arrived.at), mail_id=arrived.mail_id, addresses=addresses)
     return Finding(
         kind=Kind.UNSUBSCRIBE,
         at=arrived.at,
         action=Action.UNSUBSCRIBED,
-        verdict=Verdict(Category.UNCLEAR, permanent=False, status=None, rule="unsubscribe by mail"),
-        evidence=Evidence.SIGNED if wish else Evidence.UNSIGNED,
-        recipient_id=wish.subject if wish else None,
-        store_id=wish.store if wish else arrived.store_id,
+        verdict=_WISH,
+        evidence=Evidence.UNSIGNED,
+        store_id=arrived.store_id,
         mail_id=arrived.mail_id,
-        addresses=(report.sender,) if report.sender else (),
+        addresses=addresses,
     )
+
+
+def _wish(token: Token, at: datetime, *, rule: str = "unsubscribe by mail") -> Finding:
+    return Finding(
+        kind=Kind.UNSUBSCRIBE,
+        at=at,
+        action=Action.UNSUBSCRIBED,
+        verdict=replace(_WISH, rule=rule),
+        evidence=Evidence.SIGNED,
+        recipient_id=token.subject,
+        store_id=token.store,
+    )
+
+
+_WISH = Verdict(Category.UNCLEAR, permanent=False, status=None, rule="unsubscribe by mail")
