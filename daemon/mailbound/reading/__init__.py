@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
 from mailbound.model import Action, Kind
-from mailbound.reading import arf, autoreply, dsn, hints, notification, phrases, prose, unsubscribe
+from mailbound.reading import arf, autoreply, dsn, hints, notification, prose, unsubscribe
 from mailbound.reading.mail import Mail
 from mailbound.reading.report import RecipientReport, Report
 
 __all__ = ["RecipientReport", "Report", "read"]
 
 _KINDS = {Action.FAILED: Kind.BOUNCE, Action.DELAYED: Kind.DELAY, Action.DELIVERED: Kind.SUCCESS}
-_MESSAGE_ID = re.compile(r"<([^<>\s]{1,998})>")
 
 
 def read(raw: bytes) -> Report:
@@ -35,8 +33,6 @@ def _structured(mail: Mail) -> Report | None:
             feedback_type=kind,
             why=f"It is a feedback report: {kind}.",
         )
-    if autoreply.is_challenge(mail):
-        return _report(mail, Kind.CHALLENGE, part="autoreply", why="It asks us to prove that we are people.")
     fields, recipients = dsn.read(mail)
     if recipients:
         kind = _kind(recipients)
@@ -48,6 +44,8 @@ def _structured(mail: Mail) -> Report | None:
             why=f"It is a delivery status notification: {kind}.",
             **_about_message(fields),
         )
+    if autoreply.is_challenge(mail):
+        return _report(mail, Kind.CHALLENGE, part="autoreply", why="It asks us to prove that we are people.")
     notice = notification.read(mail)
     if notice:
         return replace(notice, **_about_mail(mail))
@@ -75,7 +73,7 @@ def _kind(recipients: tuple[RecipientReport, ...]) -> Kind:
 def _automatic(mail: Mail) -> Report | None:
     if unsubscribe.is_by_program(mail):
         return None
-    if autoreply.is_absence(mail) or (autoreply.is_automatic(mail) and not mail.is_from_daemon):
+    if autoreply.is_absence(mail) or (autoreply.is_automatic(mail) and not mail.calls_itself_report):
         return _report(mail, Kind.AUTO_REPLY, part="autoreply", why="An automatic responder wrote it.")
     return None
 
@@ -90,7 +88,7 @@ def _worded(raw: bytes, mail: Mail) -> Report | None:
     if not recipients:
         speaker, recipients = prose.guess(mail)
     part = f"prose:{speaker}"
-    if not recipients and (mail.is_from_daemon or phrases.REPORT_SUBJECT.search(mail.small_subject)):
+    if not recipients and mail.calls_itself_report:
         speaker, recipients = hints.read(raw, mail)
         part = f"flufl:{speaker}"
     if recipients:
@@ -121,6 +119,8 @@ def _nameless(mail: Mail, about: dict[str, str]) -> Report | None:
         kind = _KINDS[prose.action_of(mail)]
         why = f"It tells of a {kind} and names nobody."
         return _report(mail, kind, (), part="prose:nameless", why=why, **about)
+    if autoreply.is_automatic(mail) and not is_report:
+        return _report(mail, Kind.AUTO_REPLY, part="autoreply", why="An automatic responder wrote it.")
     why = "It looks like a report, but names no recipient that we can find."
     return _report(mail, Kind.UNRECOGNISED, (), why=why, **about)
 
@@ -136,17 +136,11 @@ def _personal(mail: Mail) -> Report:
 
 
 def _report(mail: Mail, kind: Kind, recipients: tuple[RecipientReport, ...] = (), **rest: Any) -> Report:
-    returned = () if kind in {Kind.ORDINARY, Kind.AUTO_REPLY, Kind.UNSUBSCRIBE} else mail.returned
-    ids = [
-        found
-        for headers in returned
-        for value in headers.all("message-id")
-        for found in _MESSAGE_ID.findall(value)
-    ]
+    gives_none_back = kind in {Kind.ORDINARY, Kind.AUTO_REPLY, Kind.UNSUBSCRIBE}
     return Report(
         kind=kind,
         recipients=recipients,
-        returned_message_ids=tuple(dict.fromkeys(ids)),
+        returned_message_ids=() if gives_none_back else mail.returned_ids,
         **_about_mail(mail),
         **rest,
     )

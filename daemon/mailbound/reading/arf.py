@@ -6,7 +6,7 @@ from mailbound.model import Action
 from mailbound.reading import dsn
 from mailbound.reading.mail import Mail
 from mailbound.reading.report import RecipientReport
-from mailbound.reading.structure import TEXT_LIMIT, text_of
+from mailbound.reading.structure import TEXT_LIMIT, text_of, with_lf
 
 TYPE = "message/feedback-report"
 
@@ -27,7 +27,7 @@ def read(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]] | None:
         stated = "feedback-report" in mail.part.parameter("report-type").lower()
         return ("abuse", ()) if stated else None
     fields: dsn.Fields = {}
-    for group in dsn.split(text_of(part.content[:TEXT_LIMIT].replace(b"\r\n", b"\n"))):
+    for group in dsn.split(text_of(with_lf(part.content[:TEXT_LIMIT]))):
         fields = group | fields
     feedback = fields.get("feedback-type", "").partition(";")[0].strip().lower() or "abuse"
     if feedback in _NO_COMPLAINT:

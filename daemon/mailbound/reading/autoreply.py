@@ -35,7 +35,10 @@ def is_challenge(mail: Mail) -> bool:
     """Tell whether a filter asks us to prove that we are people. Nothing answers it."""
     if "x-tmda-fingerprint" in mail.headers or "x-boxbe-notification-reason" in mail.headers:
         return True
-    return mail.sender.endswith(_CHALLENGERS) or bool(phrases.CHALLENGE_SUBJECT.search(mail.small_subject))
+    if mail.sender.endswith(_CHALLENGERS):
+        return True
+    # The subject of a report may repeat that of the message: `Undeliverable: Please confirm your address`.
+    return bool(phrases.CHALLENGE_SUBJECT.search(mail.small_subject)) and not mail.calls_itself_report
 
 
 def is_automatic(mail: Mail) -> bool:

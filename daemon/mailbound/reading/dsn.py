@@ -7,7 +7,7 @@ import re
 from mailbound.model import Action
 from mailbound.reading.mail import Mail, without_comments
 from mailbound.reading.report import RecipientReport
-from mailbound.reading.structure import TEXT_LIMIT, text_of
+from mailbound.reading.structure import TEXT_LIMIT, text_of, with_lf
 from mailbound.status import StatusCode
 
 TYPES = frozenset({"message/delivery-status", "message/global-delivery-status"})
@@ -57,7 +57,7 @@ def read(mail: Mail) -> tuple[Fields, tuple[RecipientReport, ...]]:
     groups: list[Fields] = []
     for part in mail.leaves if mail.mentions(b"delivery-status") else ():
         if part.content_type in TYPES:
-            groups += split(text_of(part.content[:TEXT_LIMIT].replace(b"\r\n", b"\n")))
+            groups += split(text_of(with_lf(part.content[:TEXT_LIMIT])))
     if not groups and mail.may_report:  # its MIME structure was lost on the way: the fields stand in the text
         begin = _IN_TEXT.search(mail.small_words)
         groups = split(mail.words[begin.start() :]) if begin else []
@@ -75,8 +75,8 @@ def of_groups(groups: list[Fields], mail: Mail) -> tuple[Fields, tuple[Recipient
             about_recipients[-1] |= group  # an empty line in the middle of a group
         if "reporting-mta" in group or not about_recipients:
             about_message = group | about_message
-    otherwise = mail.words[:2000] if len(about_recipients) == 1 else ""
-    found = (_recipient(fields, mail, otherwise) for fields in about_recipients)
+    is_only = len(about_recipients) == 1
+    found = (_recipient(fields, mail, is_only=is_only) for fields in about_recipients)
     return about_message, tuple(report for report in found if report)
 
 
@@ -130,7 +130,7 @@ def _character(match: re.Match[str]) -> str:
     return chr(number) if 0x20 < number < 0xD800 or 0xDFFF < number < 0x110000 else ""
 
 
-def _recipient(fields: Fields, mail: Mail, otherwise: str) -> RecipientReport | None:
+def _recipient(fields: Fields, mail: Mail, *, is_only: bool) -> RecipientReport | None:
     final = recipient_address(fields.get("final-recipient", "") or fields.get("x-actual-recipient", ""))
     original = recipient_address(fields.get("original-recipient", ""))
     if "@" not in final and "@" in original:
@@ -142,8 +142,8 @@ def _recipient(fields: Fields, mail: Mail, otherwise: str) -> RecipientReport | 
     kind, text = typed(fields.get("diagnostic-code", ""))
     if not text and action in {Action.FAILED, Action.DELAYED}:
         text = mail.said_of(final) or mail.said_of(original)
-    if not text and (stated is None or stated.is_bare):
-        text = otherwise
+    if not text and is_only and (stated is None or stated.is_bare):
+        text = mail.words[:2000]
     return RecipientReport(
         final_recipient=final,
         original_recipient=original,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
 
 from mailbound.reading import phrases
-from mailbound.reading.structure import Headers, Part, parse, split_header
+from mailbound.reading.once import Once
+from mailbound.reading.structure import Headers, Part, field_values, parse, split_header, with_lf
 
 RETURNED_TYPES = frozenset(
     {
@@ -38,6 +38,7 @@ _RECEIVED_FOR = re.compile(rf"(?i)\bfor\s+<?({ADDRESS.pattern})")
 _DELIVERED_TO = ("delivered-to", "x-original-to", "envelope-to", "apparently-to", "to")
 
 _NEXT_ADDRESS = re.compile(r"\n<?[^\s@:]+@[^\s@]+:")
+_MESSAGE_ID = re.compile(r"<([^<>\s]{1,998})>")
 _MARK = re.compile(r"[ \t]*[>|*][ \t]?|[ \t]+")
 _COMMENT = re.compile(r"\([^()]{0,2000}\)")
 
@@ -55,37 +56,37 @@ class Mail:
         """Tell whether `word`, in lower case, stands anywhere in the octets: quicker than looking for a part."""
         return word in self._small
 
-    @cached_property
+    @Once
     def _small(self) -> bytes:
         return self._raw.lower()
 
-    @cached_property
+    @Once
     def leaves(self) -> tuple[Part, ...]:
-        """The parts that are no multiparts; none from inside an embedded message."""
+        """Return the parts that are no multiparts; none from inside an embedded message."""
         return tuple(self.part.leaves())
 
-    @cached_property
+    @Once
     def subject(self) -> str:
-        """The decoded Subject."""
+        """Return the decoded Subject."""
         return self.headers.text("subject")[:1000]
 
-    @cached_property
+    @Once
     def small_subject(self) -> str:
-        """The same in lower case."""
+        """Return the same in lower case."""
         return phrases.small(self.subject)
 
-    @cached_property
+    @Once
     def sender(self) -> str:
-        """The address in From, else in Sender, in lower case; "" if there is none."""
+        """Return the address in From, else in Sender, in lower case; "" if there is none."""
         for name in ("from", "sender"):
             found = addresses(self.headers.text(name))
             if found:
                 return found[-1].lower()
         return ""
 
-    @cached_property
+    @Once
     def delivered_to(self) -> tuple[str, ...]:
-        """The addresses that the mail was sent to, the surest first."""
+        """Return the addresses that the mail was sent to, the surest first."""
         found = [
             address
             for name in _DELIVERED_TO
@@ -94,30 +95,35 @@ class Mail:
         ]
         return tuple(dict.fromkeys(found))
 
-    @cached_property
+    @Once
     def parties(self) -> frozenset[str]:
-        """Who writes and who is written to, by the header, in lower case."""
+        """Return who writes and who is written to, by the header, in lower case."""
         return frozenset((self.sender, *(address.lower() for address in addresses(self.headers.get("to")))))
 
-    @cached_property
+    @Once
     def has_null_path(self) -> bool:
-        """Whether its reverse-path was empty, as that of every report is (RFC 5321 §4.5.5)."""
+        """Tell whether its reverse-path was empty, as that of every report is (RFC 5321 §4.5.5)."""
         return self.headers.get("return-path").replace(" ", "") == "<>"
 
-    @cached_property
+    @Once
     def is_from_nobody(self) -> bool:
-        """Whether nobody is to answer it: its reverse-path, or the address in From, is empty."""
+        """Tell whether nobody is to answer it: its reverse-path, or the address in From, is empty."""
         return self.has_null_path or self.headers.get("from").replace(" ", "").endswith("<>")
 
-    @cached_property
+    @Once
     def is_from_daemon(self) -> bool:
-        """Whether a mail system calls itself its sender."""
+        """Tell whether a mail system calls itself its sender."""
         stated = self.headers.text("from") or self.headers.text("sender")
         return stated.strip().endswith("<>") or bool(phrases.DAEMON.search(phrases.small(stated)))
 
-    @cached_property
+    @Once
+    def calls_itself_report(self) -> bool:
+        """Tell whether its sender or its subject is that of a report."""
+        return self.is_from_daemon or bool(phrases.REPORT_SUBJECT.search(self.small_subject))
+
+    @Once
     def may_report(self) -> bool:
-        """Whether its headers let it be a report of a mail system at all."""
+        """Tell whether its headers let it be a report of a mail system at all."""
         return (
             self.has_null_path
             or self.is_from_daemon
@@ -127,18 +133,18 @@ class Mail:
             or (bool(phrases.REPORT_SUBJECT.search(self.small_subject)) and not self.is_discussion)
         )
 
-    @cached_property
+    @Once
     def is_discussion(self) -> bool:
-        """Whether people talk to each other: a reply, or mail of a list, whatever its subject speaks of."""
+        """Tell whether people talk to each other: a reply, or mail of a list, whatever its subject speaks of."""
         return (
             "list-unsubscribe" in self.headers
             or "list-id" in self.headers
             or bool(phrases.REPLY_SUBJECT.match(self.small_subject))
         )
 
-    @cached_property
+    @Once
     def words(self) -> str:
-        """What the mail itself says: its first texts, cut off where it gives a message back."""
+        """Return what the mail itself says: its first texts, cut off where it gives a message back."""
         texts = []
         for part in self.leaves:
             if part.content_type in RETURNED_TYPES:
@@ -147,35 +153,35 @@ class Mail:
                 texts.append(part.text)
         return self._cut("\n".join(texts))[0]
 
-    @cached_property
+    @Once
     def small_words(self) -> str:
-        """The same in lower case, each character in its place."""
+        """Return the same in lower case, each character in its place."""
         return phrases.small(self.words)
 
-    @cached_property
-    def returned(self) -> tuple[Headers, ...]:
-        """The header blocks of the messages that it gives back."""
-        blocks = [split_header(message)[0] for message in self.given_back]
-        return tuple(Headers(block) for block in blocks if block)
+    @Once
+    def returned_ids(self) -> tuple[str, ...]:
+        """Return the Message-IDs of the messages that it gives back, without their angle brackets."""
+        blocks = (split_header(message)[0] for message in self.given_back)
+        values = (value for block in blocks for value in field_values(block, b"message-id"))
+        return tuple(dict.fromkeys(found for value in values for found in _MESSAGE_ID.findall(value)))
 
-    @cached_property
+    @Once
     def given_back(self) -> tuple[bytes, ...]:
-        """The messages that it gives back, or what it gives of them; lines end with LF."""
+        """Return the messages that it gives back, or what it gives of them; lines end with LF."""
         embedded = [
-            part.content.replace(b"\r\n", b"\n").lstrip(b"\n")
-            for part in self.leaves
-            if part.content_type in RETURNED_TYPES
+            with_lf(part.content).lstrip(b"\n") for part in self.leaves if part.content_type in RETURNED_TYPES
         ]
         if embedded:
             return tuple(embedded)
         below = (_unquoted(self._cut(part.text)[1].lstrip("\n")) for part in self.leaves)
         return tuple(text.encode("utf-8", "replace") for text in below if text)
 
-    @cached_property
+    @Once
     def targets(self) -> tuple[str, ...]:
-        """Whom the returned messages were for, the surest first; none if they came through a list."""
+        """Return whom the first returned message was for, the surest first; none if it came through a list."""
         found: list[str] = []
-        for headers in self.returned[:1]:
+        for message in self.given_back[:1]:
+            headers = Headers(split_header(message)[0])
             if "list-id" in headers or "list-post" in headers:
                 continue
             match = _RECEIVED_FOR.search(headers.get("received"))

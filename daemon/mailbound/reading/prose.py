@@ -101,7 +101,8 @@ def _opening(mail: Mail) -> int | None:
 
 
 def _speaker(mail: Mail) -> str:
-    return next((name for name, pattern in _SPEAKERS.items() if pattern.search(mail.small_words)), "plain")
+    words = mail.small_words[:3000]
+    return next((name for name, pattern in _SPEAKERS.items() if pattern.search(words)), "plain")
 
 
 def _says_why(text: str) -> bool:

@@ -10,7 +10,8 @@ import binascii
 import html
 import re
 from collections.abc import Iterator
-from functools import cached_property
+
+from mailbound.reading.once import Once
 
 HEADER_LIMIT = 100 * 1024  # octets of a header block that are read
 PART_LIMIT = 1000
@@ -97,9 +98,9 @@ class Part:
                 return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
         return ""
 
-    @cached_property
+    @Once
     def parts(self) -> tuple[Part, ...]:
-        """The parts of a multipart; () for anything else, and for one without its boundary."""
+        """Return the parts of a multipart; () for anything else, and for one without its boundary."""
         if not self.content_type.startswith("multipart/") or self._depth >= NESTING_LIMIT:
             return ()
         boundary = self.parameter("boundary").rstrip()
@@ -109,15 +110,21 @@ class Part:
         return tuple(self._split(boundary.encode("utf-8", "replace"), default))
 
     def _split(self, boundary: bytes, default: str) -> Iterator[Part]:
-        body = b"\n" + self.body  # so that each boundary stands behind a newline, which is quick to find
-        line = re.compile(rb"\n--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\n|\Z)")
+        body = b"\n" + self.body  # so that each delimiter stands behind a newline, which is quick to find
+        delimiter = b"\n--" + boundary
         begin = None
-        for match in line.finditer(body):
-            if begin is not None:
-                yield self._child(body[begin : match.start()], default)
-            begin = match.end() + 1
-            if match[1] or min(self._budget) <= 0:
-                return
+        at = body.find(delimiter)
+        while at >= 0:
+            end = body.find(b"\n", at + len(delimiter))
+            end = len(body) if end < 0 else end
+            tail = body[at + len(delimiter) : end].rstrip(b" \t")
+            if tail in {b"", b"--"}:
+                if begin is not None:
+                    yield self._child(body[begin:at], default)
+                begin = end + 1
+                if tail or min(self._budget) <= 0:
+                    return
+            at = body.find(delimiter, end)
         if begin is not None:  # the closing line is missing
             yield self._child(body[begin:], default)
 
@@ -134,14 +141,14 @@ class Part:
         else:
             yield self
 
-    @cached_property
+    @Once
     def content(self) -> bytes:
-        """The body with its transfer encoding undone."""
+        """Return the body with its transfer encoding undone."""
         return decoded(self.body, self.headers.get("content-transfer-encoding"))
 
-    @cached_property
+    @Once
     def text(self) -> str:
-        """The content as text, HTML without its tags; "" if it is no text."""
+        """Return the content as text, HTML without its tags; "" if it is no text."""
         if self.content_type == "text/html":
             return plain_text(self._characters())
         if self.content_type.startswith(("text/", "multipart/", "application/json")):
@@ -154,10 +161,15 @@ class Part:
 
 def parse(raw: bytes) -> Part:
     """Return the mail that `raw` is. Lines may end with CRLF or LF; an mbox separator before it is dropped."""
-    raw = raw.replace(b"\r\n", b"\n").lstrip(b"\n")
+    raw = with_lf(raw).lstrip(b"\n")
     if raw.startswith((b"From ", b">From ")):
         raw = raw.partition(b"\n")[2]
     return Part(raw)
+
+
+def with_lf(raw: bytes) -> bytes:
+    """Return `raw` with each CRLF made LF."""
+    return raw.replace(b"\r\n", b"\n") if b"\r" in raw else raw
 
 
 def split_header(raw: bytes) -> tuple[bytes, bytes]:
@@ -166,6 +178,14 @@ def split_header(raw: bytes) -> tuple[bytes, bytes]:
         return b"", raw[1:]
     block, _, body = raw.partition(b"\n\n")
     return block, body
+
+
+def field_values(block: bytes, name: bytes) -> list[str]:
+    """Return the values of the fields of that name, without reading the others."""
+    block = block[:HEADER_LIMIT]
+    if name not in block.lower():
+        return []
+    return [_unfolded(value) for found, value in _FIELD.findall(block) if found.lower() == name]
 
 
 def decoded(body: bytes, encoding: str) -> bytes:
