@@ -104,9 +104,9 @@ def failure_class(report: RecipientReport, verdict: Verdict, known: Rules) -> in
 
 @lru_cache(maxsize=4096)  # without their addresses, the replies of one campaign are few
 def _decide(failure: Failure, known: Rules) -> Verdict:
+    rule, given_up = known.find(failure)
     # What was given up on is no sign of a dead address (RFC 3463 §2), whatever was said at the last try.
-    lasting = _lasts(failure.status, failure.code) and not known.has_given_up(failure)
-    rule = known.first(failure)
+    lasting = _lasts(failure.status, failure.code) and not given_up
     if rule is None:
         return Verdict(Category.UNCLEAR, lasting, failure.status, NO_RULE)
     permanent = lasting if rule.permanent is None else rule.permanent and lasting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -49,23 +49,33 @@ class Rule:
     class_: int = 5  # of a failure that has no code
     status: frozenset[StatusCode] = frozenset()
     code: frozenset[int] = frozenset()
-    text: re.Pattern[str] | None = None
+    text: tuple[re.Pattern[str], ...] = ()  # one of which must be found
     unless: re.Pattern[str] | None = None
     mta: re.Pattern[str] | None = None
     type: str = ""
     example: str = ""
     source: str = ""
 
-    def fits(self, failure: Failure) -> bool:
-        """Tell whether the rule speaks of this failure."""
+    def allows(self, failure: Failure) -> bool:
+        """Tell whether the rule may speak of this failure, its `text` set aside."""
         return (
             (not self.status or failure.status in self.status)
             and (not self.code or failure.code in self.code)
             and (not self.type or failure.type == self.type)
-            and (self.text is None or self.text.search(failure.text) is not None)
             and (self.mta is None or self.mta.search(failure.mta or failure.text) is not None)
             and (self.unless is None or self.unless.search(failure.text) is None)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One pattern of a rule, or its lack of patterns."""
+
+    rule: Rule
+    text: re.Pattern[str] | None
+
+    def fits(self, failure: Failure) -> bool:
+        return (self.text is None or self.text.search(failure.text) is not None) and self.rule.allows(failure)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +85,7 @@ class Rules:
     version: str
     ordered: tuple[Rule, ...]
     by_name: Mapping[str, Rule] = field(init=False)
+    _tries: Sequence[_Try] = field(init=False)
     _index: literals.Index = field(init=False)
     _by_status: Mapping[StatusCode, Rule] = field(init=False)
     _by_code: Mapping[int, Rule] = field(init=False)
@@ -86,15 +97,15 @@ class Rules:
         setting = object.__setattr__
         both = (*self.ordered, *self.registered)
         setting(self, "by_name", {rule.name: rule for rule in both})
+        tries = [_Try(rule, text) for rule in self.ordered for text in rule.text or (None,)]
         samples = [rule.example.lower() for rule in self.ordered]
-        setting(self, "_index", literals.Index([rule.text for rule in self.ordered], samples))
+        setting(self, "_tries", tries)
+        setting(self, "_index", literals.Index([each.text for each in tries], samples))
         setting(self, "_by_status", {code: rule for rule in self.registered for code in rule.status})
         setting(self, "_by_code", {code: rule for rule in self.registered for code in rule.code})
         # By the text of these rules a mailer says that it has tried for long enough.
-        given_up = (
-            n for n, rule in enumerate(self.ordered) if rule.category is Category.EXPIRED and rule.text
-        )
-        setting(self, "_giving_up", sum(1 << n for n in given_up))
+        expired = (n for n, each in enumerate(tries) if each.text and each.rule.category is Category.EXPIRED)
+        setting(self, "_giving_up", sum(1 << number for number in expired))
 
     @classmethod
     def load(cls, *extra: Path) -> Rules:
@@ -117,18 +128,14 @@ class Rules:
             raise ConfigError(faults)
         return cls(version, tuple(ordered), registered=tuple(_registered()))
 
-    def first(self, failure: Failure) -> Rule | None:
-        """Return the first rule that fits, None if there is none."""
-        for number in literals.bits(self._index.candidates(failure.text)):
-            rule = self.ordered[number]
-            if rule.fits(failure):
-                return rule
-        return self._of_status(failure.status) or self._by_code.get(failure.code)
-
-    def has_given_up(self, failure: Failure) -> bool:
-        """Tell whether the text says that it was tried for as long as it may be."""
-        candidates = self._index.candidates(failure.text) & self._giving_up
-        return any(self.ordered[number].fits(failure) for number in literals.bits(candidates))
+    def find(self, failure: Failure) -> tuple[Rule | None, bool]:
+        """Return the first rule that fits, None if there is none, and whether the text tells of giving up."""
+        candidates = self._index.candidates(failure.text)
+        given_up = any(self._tries[n].fits(failure) for n in literals.bits(candidates & self._giving_up))
+        for number in literals.bits(candidates):
+            if self._tries[number].fits(failure):
+                return self._tries[number].rule, given_up
+        return self._of_status(failure.status) or self._by_code.get(failure.code), given_up
 
     def _of_status(self, status: StatusCode | None) -> Rule | None:
         if status is None or status.is_bare:
@@ -193,16 +200,20 @@ def _rule(table: Mapping[str, Any], words: Mapping[str, str]) -> Rule:
         class_=table.get("class", 5),
         status=frozenset(code for text in table.get("status", ()) for code in tables.status_codes(text)),
         code=frozenset(table.get("code", ())),
-        text=_pattern(table.get("text", ()), words),
-        unless=_pattern(table.get("unless", ()), words),
-        mta=_pattern(table.get("mta", ()), words),
+        text=_patterns(table.get("text", ()), words),
+        unless=_either(table.get("unless", ()), words),
+        mta=_either(table.get("mta", ()), words),
         type=str(table.get("type", "")),
         example=table.get("example", ""),
         source=table.get("source", ""),
     )
 
 
-def _pattern(written: str | list[str], words: Mapping[str, str]) -> re.Pattern[str] | None:
-    patterns = [written] if isinstance(written, str) else written
-    whole = "|".join(_FAMILY.sub(lambda match: words[match[1]], each) for each in patterns)
+def _patterns(written: str | list[str], words: Mapping[str, str]) -> tuple[re.Pattern[str], ...]:
+    each_written = [written] if isinstance(written, str) else written
+    return tuple(re.compile(_FAMILY.sub(lambda match: words[match[1]], each)) for each in each_written)
+
+
+def _either(written: str | list[str], words: Mapping[str, str]) -> re.Pattern[str] | None:
+    whole = "|".join(pattern.pattern for pattern in _patterns(written, words))
     return re.compile(whole) if whole else None
