@@ -20,6 +20,7 @@ app = typer.Typer(
     name="mailbound",
     help="Sends e-mail activities to those who opted in, and learns from what bounces.",
     cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

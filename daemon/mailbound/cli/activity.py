@@ -1,9 +1,8 @@
-"""`mailbound activity`: plan e-mail activities, and steer those under way."""
+"""`mailbound activity`: plan e-mail activities, look at them, and try their messages."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,74 +10,129 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailbound.cli import terminal
+from mailbound.cli import bars, steering, terminal
+from mailbound.cli.bars import Styled
 from mailbound.errors import InputError
-from mailbound.lifecycle import RUN_OPEN, RunEvent, RunState
+from mailbound.lifecycle import RunState
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from mailbound.config import Config
-    from mailbound.database.activities import Activity
-    from mailbound.database.runs import Run
+    from mailbound.database.activities import Activity, Plan
+
+_STYLES = {
+    RunState.SENT: "green",
+    RunState.SENDING: "blue",
+    RunState.HALTED: "red",
+    RunState.FAILED: "red",
+    RunState.MISSED: "red",
+    RunState.CANCELLED: "bright_black",
+    "ended": "bright_black",
+}
 
 app = typer.Typer(no_args_is_help=True, help="Plan e-mail activities, and steer those under way.")
-
-Name = Annotated[str, typer.Argument(help="The activity's name or number.")]
-
-_FOLLOW_SECONDS = 0.2
 
 
 @app.command()
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A name for it, such as spring-sale.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name for it, such as spring-sale.")],
     *,
-    segment: Annotated[str, typer.Option(help="Who gets it.")],
-    template: Annotated[str, typer.Option(help="The template's folder.")],
-    store: Annotated[str | None, typer.Option(help="Who sends it [default: the only store].")] = None,
-    at: Annotated[str | None, typer.Option(help="When: '2026-12-01 09:00', 'in 10m', 'now'.")] = None,
-    cron: Annotated[str | None, typer.Option(help="Again and again, from --at on: '0 9 * * mon'.")] = None,
-    zone: Annotated[str | None, typer.Option(help="The time zone of --at, --cron and --window.")] = None,
-    window: Annotated[str | None, typer.Option(help="When it may send: 'mon-fri 09:00-17:00'.")] = None,
-    grace: Annotated[
-        str | None, typer.Option(help="How late it may start before it is missed: '1h'.")
+    segment: Annotated[str, typer.Option(metavar="NAME", help="Who gets it.")],
+    template: Annotated[str, typer.Option(metavar="NAME", help="The template's folder.")],
+    store: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who sends it [default: the only store].")
     ] = None,
-    expires_after: Annotated[str | None, typer.Option(help="How long deliveries are tried: '4d'.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="When: '2026-12-01 09:00', 'in 10m', 'now'.")
+    ] = None,
+    cron: Annotated[
+        str | None, typer.Option(metavar="CRON", help="Again and again, from --at on: '0 9 * * mon'.")
+    ] = None,
+    zone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZONE",
+            help="The time zone of --at, --cron and --window [default: sending.time_zone].",
+        ),
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(metavar="HOURS", help="When it may send: 'mon-fri 09:00-17:00'.")
+    ] = None,
+    grace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How late it may start before it is missed, such as 1h [default: sending.grace].",
+        ),
+    ] = None,
+    expires_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long deliveries are tried, such as 4d [default: sending.expires_after].",
+        ),
+    ] = None,
     in_doubt: Annotated[
-        str | None, typer.Option(help="After no reply to a final dot: resend or hold.")
+        str | None,
+        typer.Option(
+            metavar="WHAT", help="After no reply to a final dot: resend or hold [default: sending.in_doubt]."
+        ),
     ] = None,
 ) -> None:
     """Plan an activity. Without --at and --cron it waits for `activity start`."""
-    from mailbound import config, schedule
+    from mailbound import config
     from mailbound.config import quantities
     from mailbound.database import activities
     from mailbound.template import Template
 
     settings = config.load(context.obj)
+    sending = settings.sending
     if in_doubt not in {None, "resend", "hold"}:
         raise InputError(f"--in-doubt: {in_doubt} is neither resend nor hold")
     Template.load(settings.templates.folder / template)
     now = datetime.now(UTC)
-    time_zone = zone or settings.sending.time_zone.key
     plan = activities.Plan(
         name=_good_name(name),
         store=_store(settings, store),
         segment=segment,
         template=template,
-        time_zone=time_zone,
-        grace=_duration("--grace", grace, quantities) or settings.sending.grace,
-        expires_after=_duration("--expires-after", expires_after, quantities)
-        or settings.sending.expires_after,
-        in_doubt=in_doubt or settings.sending.in_doubt,
-        starts_at=schedule.parse_when(at, schedule.zone(time_zone).key, now=now) if at else None,
-        cron=schedule.parse_cron(cron) if cron else None,
-        window=schedule.parse_window(window) if window else None,
+        grace=_duration("--grace", grace, quantities) or sending.grace,
+        expires_after=_duration("--expires-after", expires_after, quantities) or sending.expires_after,
+        in_doubt=in_doubt or sending.in_doubt,
+        **_times(zone or sending.time_zone.key, at, cron, window, now),
     )
+    _refuse_the_past(plan, now)
     with terminal.open_database(context) as database, database.begin() as connection:
         made = activities.create(connection, plan, now=now)
-    when = f"starts {made.starts_at:%Y-%m-%d %H:%M:%S %Z}" if made.starts_at else "waits for `activity start`"
-    terminal.say(f"activity {made.name} (number {made.id}) {f'runs at {cron} {time_zone}' if cron else when}")
+    due = f"is due {_due(made)}" if _due(made) else "waits for `activity start`"
+    terminal.say(f"activity {made.name} (number {made.id}) {due}")
+
+
+def _times(zone: str, at: str | None, cron: str | None, window: str | None, now: datetime) -> dict[str, Any]:
+    from mailbound import schedule
+
+    return {
+        "time_zone": schedule.zone(zone).key,
+        "starts_at": schedule.parse_when(at, zone, now=now) if at is not None else None,
+        "cron": schedule.parse_cron(cron) if cron is not None else None,
+        "window": schedule.parse_window(window) if window is not None else None,
+    }
+
+
+def _refuse_the_past(plan: Plan, now: datetime) -> None:
+    """Raise InputError for the only time of an activity if it is over: its run would be missed at once."""
+    from mailbound import schedule
+    from mailbound.config import quantities
+
+    if plan.starts_at is None or plan.cron is not None:
+        return
+    window = schedule.Window.thaw(plan.window, plan.time_zone) if plan.window else None
+    step = schedule.decide(plan.starts_at, now=now, grace=plan.grace, window=window)
+    if isinstance(step, schedule.Missed):
+        raise InputError(
+            f"--at: {terminal.cell(plan.starts_at)} is over for longer than the grace of "
+            f"{quantities.write_duration(plan.grace)}; say --at now, or leave it out and start it by hand"
+        )
 
 
 @app.command("list")
@@ -86,11 +140,11 @@ def list_(context: typer.Context, *, json: terminal.Json = False) -> None:
     """List all activities, the newest first."""
     from mailbound.database import activities, runs
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     with terminal.open_database(context) as database, database.look() as connection:
         for activity in activities.everything(connection):
             all_runs = runs.of_activity(connection, activity.id)
-            latest = _latest(all_runs)
+            told = steering.telling(all_runs)
             rows.append(
                 {
                     "id": activity.id,
@@ -98,15 +152,15 @@ def list_(context: typer.Context, *, json: terminal.Json = False) -> None:
                     "store": activity.store,
                     "segment": activity.segment,
                     "template": activity.template,
-                    "due": activity.cron or activity.starts_at,
-                    "state": latest.state if latest else ("ended" if activity.ended_at else "waiting"),
+                    "due": _due(activity),
+                    "state": told.state if told else ("ended" if activity.ended_at else "waiting"),
                     "runs": len(all_runs),
                 }
             )
     if json:
         terminal.print_json(rows)
     elif rows:
-        terminal.table(list(rows[0]), [list(row.values()) for row in rows])
+        bars.table(list(rows[0]), [list({**row, "state": _state(row["state"])}.values()) for row in rows])
     else:
         terminal.say("there is no activity yet; `mailbound activity create` plans one")
 
@@ -114,7 +168,7 @@ def list_(context: typer.Context, *, json: terminal.Json = False) -> None:
 @app.command()
 def show(
     context: typer.Context,
-    name: Name,
+    name: steering.Name,
     *,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Show the progress until it is over.")
@@ -122,220 +176,171 @@ def show(
     json: terminal.Json = False,
 ) -> None:
     """Show an activity, its runs, and how far each is."""
+    from mailbound.cli import following
     from mailbound.database import activities, runs, tally
 
     with terminal.open_database(context) as database:
         if follow:
-            _follow(database, name)
+            following.follow(database, name)
         with database.look() as connection:
             activity = activities.find(connection, name)
             shown = [
                 (run, tally.of_run(connection, run.id)) for run in runs.of_activity(connection, activity.id)
             ]
     if json:
-        terminal.print_json(
-            {"activity": activity, "runs": [{"run": run, "tally": counts} for run, counts in shown]}
-        )
+        run_facts = [{"run": run, "tally": counts} for run, counts in shown]
+        terminal.print_json({"activity": _plain(activity), "runs": run_facts})
         return
-    terminal.facts(
-        [(field.replace("_", " "), getattr(activity, field)) for field in activity.__dataclass_fields__]
-    )
-    rows = [
-        (run.id, run.occurrence_at, run.state, sum(counts.values()), _counts(counts), run.note)
-        for run, counts in shown
-    ]
-    terminal.table(["run", "due", "state", "audience", "deliveries", "note"], rows)
-
-
-@app.command()
-def start(context: typer.Context, name: Name) -> None:
-    """Start now: what waits, was missed or failed to start, or what has no date."""
-    from mailbound import config, scheduler
-    from mailbound.database import activities, runs
-    from mailbound.template import Template
-
-    settings = config.load(context.obj)
-    now = datetime.now(UTC)
-    with terminal.open_database(context) as database, database.begin() as connection:
-        activity = activities.find(connection, name)
-        run = _to_start(connection, activity, now)
-        if runs.predecessor_open(connection, run):
-            raise InputError(f"an earlier run of {activity.name} still sends; cancel it, or wait for its end")
-        template = Template.load(settings.templates.folder / activity.template)
-        scheduler.start(connection, run, activity, template.freeze(), now)
-    terminal.say(f"run {run.id} of {activity.name} has started")
-
-
-@app.command()
-def pause(context: typer.Context, name: Name) -> None:
-    """Stop sending before the next final dot; `activity resume` goes on where it stopped."""
-    _steer(context, name, RunEvent.PAUSE, RunState.SENDING)
-
-
-@app.command()
-def resume(context: typer.Context, name: Name) -> None:
-    """Go on with what is paused, or with what halted by itself once its cause is mended.
-
-    What came back while it was halted is decided now.
-    """
-    from mailbound import config
-    from mailbound.database import halting
-
-    settings = config.load(context.obj)
-    with terminal.open_database(context) as database, database.begin() as connection:
-        run = _open_run(connection, name, RunState.PAUSED, RunState.HALTED)
-        _move(connection, run, RunEvent.RESUME)
-        halting.pardon(connection, run.id)
-        released = halting.release(connection, run.id, limits=settings.policy)
-    terminal.say(f"run {run.id} of {run.activity} sends again; {released} held bounces were applied")
-
-
-@app.command()
-def cancel(
-    context: typer.Context,
-    name: Name,
-    *,
-    this_run: Annotated[
-        bool, typer.Option("--this-run", help="Only its earliest open run; later ones come.")
-    ] = False,
-) -> None:
-    """Send no more of it, from before the next final dot on, and let no run come after.
-
-    What came back while it was halted counts for nothing.
-    """
-    from mailbound.database import activities, halting, runs
-
-    with terminal.open_database(context) as database, database.begin() as connection:
-        activity = activities.find(connection, name)
-        unfinished = {*RUN_OPEN, RunState.MISSED, RunState.FAILED}
-        ended = [
-            run for run in reversed(runs.of_activity(connection, activity.id)) if run.state in unfinished
+    _tell(activity)
+    if shown:
+        terminal.say("")
+        rows = [
+            (
+                run.id,
+                run.occurrence_at,
+                _state(run.state),
+                terminal.number(sum(counts.values())),
+                _counts(counts),
+            )
+            for run, counts in shown
         ]
-        ended = ended[:1] if this_run else ended
-        for run in ended:
-            _move(connection, run, RunEvent.CANCEL)
-            halting.discard(connection, run.id)
-        if not this_run:
-            activities.end(connection, activity.id, now=datetime.now(UTC))
-    what = "its open run" if this_run else "the activity"
-    terminal.say(
-        f"{activity.name}: {what} is cancelled ({len(ended)} run{'s' if len(ended) != 1 else ''} ended)"
+        bars.table(["run", "due", "state", "audience", "deliveries"], rows)
+    for run, _ in shown:
+        if run.note:
+            terminal.say(f"run {run.id}: {run.note}")
+
+
+def _plain(activity: Activity) -> dict[str, Any]:
+    """Return an activity for machines: durations in seconds."""
+    names = (each for each in activity.__dataclass_fields__ if each != "planned_through")
+    values = {each: getattr(activity, each) for each in names}
+    return {
+        f"{name}_seconds" if isinstance(value, timedelta) else name: (
+            int(value.total_seconds()) if isinstance(value, timedelta) else value
+        )
+        for name, value in values.items()
+    }
+
+
+def _tell(activity: Activity) -> None:
+    from mailbound.config import quantities
+
+    terminal.facts(
+        [
+            ("activity", f"{activity.name} (number {activity.id})"),
+            ("store", activity.store),
+            ("segment", activity.segment),
+            ("template", activity.template),
+            ("due", _due(activity) or "whenever `activity start` says so"),
+            ("window", _hours(activity)),
+            ("grace", f"{quantities.write_duration(activity.grace)} late at most, else the run is missed"),
+            ("expires after", f"{quantities.write_duration(activity.expires_after)} of trying"),
+            ("in doubt", f"{activity.in_doubt} (after no reply to the final dot)"),
+            ("ended", activity.ended_at),
+        ]
     )
+
+
+def _due(activity: Activity) -> str:
+    """Return when an activity is due, in words; "" if nobody said so."""
+    start = terminal.cell(activity.starts_at)
+    if activity.cron is None:
+        return start
+    return f"{activity.cron} {activity.time_zone}" + (f" from {start} on" if start else "")
+
+
+def _hours(activity: Activity) -> str:
+    window = activity.window
+    if window is None:
+        return ""
+    zone = window.get("zone", activity.time_zone)
+    return f"{_days(window['days'])} {window['from']}-{window['to']} {zone}"
+
+
+def _days(days: Sequence[str]) -> str:
+    """Return days as a person writes them: `mon-fri`, `mon,wed`."""
+    from mailbound import schedule
+
+    numbers = sorted(schedule.DAYS.index(day) for day in days)
+    runs = [[numbers[0]]]
+    for number in numbers[1:]:
+        if number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    names = ([schedule.DAYS[number] for number in run] for run in runs)
+    return ",".join("-".join((run[0], run[-1])) if len(run) > 1 else run[0] for run in names)
+
+
+def _state(state: str) -> Styled:
+    """Return a state in its colour: red wants an operator."""
+    return Styled(state, _STYLES.get(state, "yellow"))
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items(), key=lambda pair: -pair[1]))
+
+
+for _steer in (steering.start, steering.pause, steering.resume, steering.cancel):
+    app.command()(_steer)
 
 
 @app.command()
 def preview(
     context: typer.Context,
-    name: Name,
+    name: steering.Name,
     *,
-    recipient: Annotated[str, typer.Option(help="Whose message: an external id or an address.")],
-    folder: Annotated[Path, typer.Option(help="Where the files go.")] = Path(),
+    recipient: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHO", help="Whose message: an external id or an address [default: the segment's first]."
+        ),
+    ] = None,
+    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path(),
 ) -> None:
-    """Write the message that a recipient would get as .eml and, with Chromium at hand, as a picture."""
+    """Write the message that a recipient would get.
+
+    That is a .eml file and, if Chromium is installed and the message has HTML, a picture beside it.
+    """
     from mailbound.cli import previewing
 
     with terminal.open_database(context) as database:
         message = previewing.compose(context.obj, database, name, recipient)
-    file = folder / f"{name}-{recipient.replace('/', '_')}.eml"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}-{recipient or message.letter.recipient}.eml".replace("/", "_")
     file.write_bytes(message.content)
     terminal.say(f"wrote {file}")
     picture = file.with_suffix(".png")
     if previewing.picture(message, picture):
         terminal.say(f"wrote {picture}")
+    else:
+        terminal.say("no picture: it needs Chromium, and a message with HTML")
 
 
 @app.command()
 def test(
     context: typer.Context,
-    name: Name,
+    name: steering.Name,
     *,
-    to: Annotated[str, typer.Option(help="Where the message goes.")],
-    recipient: Annotated[str | None, typer.Option(help="Whose values fill it [default: the first].")] = None,
+    to: Annotated[str, typer.Option(metavar="ADDRESS", help="Where the message goes.")],
+    recipient: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHO",
+            help="Whose values fill it: an external id or an address [default: the segment's first].",
+        ),
+    ] = None,
 ) -> None:
-    """Send one message of the activity to an address of your own, through its real relay."""
+    """Send one message to an address of your own.
+
+    It goes through the store's real relay. Whatever comes back of it changes nobody.
+    """
     from mailbound.cli import previewing
 
     with terminal.open_database(context) as database:
         message = previewing.compose(context.obj, database, name, recipient, to=to)
     reply = asyncio.run(previewing.send(message))
     terminal.say(f"{message.letter.recipient}: {reply}")
-
-
-def _follow(database: Any, name: str) -> None:
-    """Show a progress bar until the latest run is over."""
-    from mailbound.database import activities, runs, tally
-
-    def look() -> tuple[Run | None, dict[str, int]]:
-        with database.look() as connection:
-            latest = _latest(runs.of_activity(connection, activities.find(connection, name).id))
-            return latest, tally.of_run(connection, latest.id) if latest else {}
-
-    run, counts = look()
-    while run is not None and run.state is RunState.SCHEDULED:
-        time.sleep(_FOLLOW_SECONDS)
-        run, counts = look()
-    with terminal.progress(name, total=None) as advance:
-        shown = 0
-        while run is not None and run.state is RunState.SENDING:
-            done = sum(counts.values()) - counts.get(tally.OPEN, 0)
-            advance(done - shown)
-            shown = done
-            time.sleep(_FOLLOW_SECONDS)
-            run, counts = look()
-
-
-def _to_start(connection: sa.Connection, activity: Activity, now: datetime) -> Run:
-    """Return the run that `activity start` means: one that went wrong, else the only one, else a new one."""
-    from mailbound.database import runs
-
-    def latest(*states: RunState) -> Run | None:
-        return _latest(runs.of_activity(connection, activity.id), *states)
-
-    run = latest(RunState.MISSED, RunState.FAILED)
-    if run is None and latest(RunState.SENDING, RunState.PAUSED, RunState.HALTED):
-        raise InputError(f"{activity.name} is under way already; `mailbound activity show {activity.name}`")
-    if run is None and activity.cron is None:  # a recurring one keeps its next date
-        run = latest(RunState.SCHEDULED)
-    if run is None:
-        runs.schedule(connection, activity.id, now)
-        run = latest(RunState.SCHEDULED)
-    if run is None:
-        raise InputError(f"{activity.name} has a run of this very moment already; try again")
-    return run
-
-
-def _steer(context: typer.Context, name: str, event: RunEvent, *states: RunState) -> None:
-    with terminal.open_database(context) as database, database.begin() as connection:
-        run = _open_run(connection, name, *states)
-        state = _move(connection, run, event)
-    terminal.say(f"run {run.id} of {run.activity} is {state}")
-
-
-def _open_run(connection: sa.Connection, name: str, *states: RunState) -> Run:
-    from mailbound.database import activities, runs
-
-    activity: Activity = activities.find(connection, name)
-    all_runs = runs.of_activity(connection, activity.id)
-    run = _latest(all_runs, *states)
-    if run is None:
-        latest = _latest(all_runs)
-        state = f"its latest run is {latest.state}" if latest else "it has no run yet"
-        raise InputError(f"{activity.name}: {state}, so this is of no use")
-    return run
-
-
-def _move(connection: sa.Connection, run: Run, event: RunEvent) -> RunState:
-    from mailbound.database import runs
-
-    return runs.move(connection, run.id, event, now=datetime.now(UTC))
-
-
-def _latest(all_runs: Sequence[Run], *states: RunState) -> Run | None:
-    return next((run for run in all_runs if not states or run.state in states), None)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items(), key=lambda pair: -pair[1]))
 
 
 def _good_name(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email
+import os
 import re
 import shutil
 import subprocess
@@ -49,7 +50,7 @@ def compose(
     from mailbound.database import activities, nodes, recipients, segments
     from mailbound.database.deliveries import Claimed
     from mailbound.outbound import composer
-    from mailbound.template import Template
+    from mailbound.template import Template, TemplateFault
 
     settings = config.load(path, secrets=to is not None)
     now = datetime.now(UTC)
@@ -91,7 +92,10 @@ def compose(
         locale=person.locale,
         attributes=person.attributes,
     )
-    return Message(composer.compose(frame, claimed, now=now), store)
+    try:
+        return Message(composer.compose(frame, claimed, now=now), store)
+    except TemplateFault as fault:
+        raise InputError(f"template {activity.template}: {fault}, for {person.external_id}") from None
 
 
 async def send(message: Message) -> Reply:
@@ -103,16 +107,20 @@ async def send(message: Message) -> Reply:
         await asyncio.sleep(0)
         return True
 
-    session = await relay.open(service.account(message.store))
+    outbound = message.store.outbound
+    try:
+        session = await relay.open(service.account(message.store))
+    except RelayError as error:
+        raise RelayError(f"{outbound.host}:{outbound.port}: {error}") from None
     outcome = await session.transact(message.letter, granted)
     await session.quit()
     if outcome.result is not Result.ACCEPTED or outcome.reply is None:
-        raise RelayError(f"{message.store.outbound.host}: {outcome.reply or outcome.why} ({outcome.phase})")
+        raise RelayError(f"{outbound.host}:{outbound.port}: {outcome.reply or outcome.why} ({outcome.phase})")
     return outcome.reply
 
 
 def picture(message: Message, file: Path) -> bool:
-    """Draw the HTML part of a message into a PNG file; return False without a browser or an HTML part."""
+    """Draw the HTML part of a message into a PNG file; return False if it has none, or no browser did it."""
     browser = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
     parsed = email.message_from_bytes(message.content, policy=policy.default)
     html = parsed.get_body(("html",))
@@ -121,22 +129,21 @@ def picture(message: Message, file: Path) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "message.html"
         page.write_text(_with_images(html.get_content(), parsed, Path(folder)), "utf-8")
-        done = subprocess.run(
-            [
-                browser,
-                "--headless",
-                "--disable-gpu",
-                "--no-sandbox",
-                "--hide-scrollbars",
-                "--window-size=700,1000",
-                f"--user-data-dir={folder}/profile",
-                f"--screenshot={file.absolute()}",
-                page.as_uri(),
-            ],
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
+        command = [
+            browser,
+            "--headless",
+            "--disable-gpu",
+            *(["--no-sandbox"] if os.getuid() == 0 else []),  # it refuses to run as root with one
+            "--hide-scrollbars",
+            "--window-size=700,1000",
+            f"--user-data-dir={folder}/profile",
+            f"--screenshot={file.absolute()}",
+            page.as_uri(),
+        ]
+        try:
+            done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+        except subprocess.TimeoutExpired:
+            return False
     return done.returncode == 0 and file.exists()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,22 +21,33 @@ if TYPE_CHECKING:
 
 def simulate(
     *,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    smtp_port: Annotated[int, typer.Option(help="The relay's port; 0: any free one.")] = 2525,
-    pop3_port: Annotated[int, typer.Option(help="The mailbox's port; 0: any free one.")] = 2110,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Where to listen.")] = "127.0.0.1",
+    smtp_port: Annotated[
+        int, typer.Option(metavar="PORT", help="The relay's port; 0: any free one.", min=0, max=65535)
+    ] = 2525,
+    pop3_port: Annotated[
+        int, typer.Option(metavar="PORT", help="The mailbox's port; 0: any free one.", min=0, max=65535)
+    ] = 2110,
     bounce_rate: Annotated[
-        float, typer.Option(help="Share of ordinary addresses that bounce, 0 to 1.")
+        float,
+        typer.Option(metavar="SHARE", help="Share of ordinary addresses that bounce, 0 to 1.", min=0, max=1),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Which addresses those are.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Which addresses those are.")] = 0,
     form: Annotated[
-        str | None, typer.Option(help="Whose reports to write, such as postfix [default: mixed].")
+        str | None,
+        typer.Option(metavar="MTA", help="Whose reports to write, such as postfix [default: mixed]."),
     ] = None,
-    delay: Annotated[float, typer.Option(help="Seconds from acceptance to report.")] = 0.2,
-    latency: Annotated[float, typer.Option(help="Seconds before every reply.")] = 0.0,
+    delay: Annotated[float, typer.Option(metavar="SECONDS", help="From acceptance to report.", min=0)] = 0.2,
+    latency: Annotated[float, typer.Option(metavar="SECONDS", help="Before every reply.", min=0)] = 0.0,
     fail_final: Annotated[
-        float, typer.Option(help="Share of final dots that are never answered, 0 to 1.")
+        float,
+        typer.Option(
+            metavar="SHARE", help="Share of final dots that are never answered, 0 to 1.", min=0, max=1
+        ),
     ] = 0.0,
-    certificate: Annotated[Path | None, typer.Option(help="A PEM file; then TLS is offered.")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A PEM file; then TLS is offered.")
+    ] = None,
     catalogue: Annotated[
         bool, typer.Option("--catalogue", help="List which addresses do what, and end.")
     ] = False,
@@ -46,9 +59,12 @@ def simulate(
     """
     from mailbound import simulator
 
+    if certificate is not None:
+        _look_at(certificate)
     if catalogue:
         terminal.table(
-            ["address", "what it does"], [(name, text) for name, text in simulator.CATALOGUE.items()]
+            ["address", "what its mail does"],
+            [(f"{name}@", behaviour.about) for name, behaviour in simulator.CATALOGUE.items()],
         )
         return
     try:
@@ -65,8 +81,26 @@ def simulate(
             certificate=certificate,
         )
         asyncio.run(_serve(simulated))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"simulate: {_why(error, f'{host}, ports {smtp_port} and {pop3_port}')}") from None
+    except ValueError as error:
         raise InputError(f"simulate: {error}") from None
+
+
+def _look_at(certificate: Path) -> None:
+    """Raise InputError unless the file holds a certificate and its key."""
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate)
+    except ssl.SSLError as error:
+        raise InputError(f"--certificate: {certificate}: it holds no certificate with its key") from error
+    except OSError as error:
+        raise InputError(f"--certificate: {certificate}: {error.strerror}") from None
+
+
+def _why(error: OSError, place: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"{place}: another program listens there already; choose other ports"
+    return f"{error.filename or place}: {error.strerror}"
 
 
 async def _serve(simulated: simulator.Simulator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,32 +22,39 @@ _SHOWN = 5
 
 @app.command()
 def create(
-    context: typer.Context, name: Annotated[str, typer.Argument(help="The name of the new folder.")]
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the new folder.")],
 ) -> None:
     """Make a folder with a small working template, to be changed."""
     from mailbound import config, samples
 
+    if not re.fullmatch(r"\w[\w.-]{0,63}", name):
+        raise InputError(f"{name!r} is no good name for a folder: use letters, digits, hyphens and dots")
     folder = config.load(context.obj).templates.folder / name
     if folder.exists():
         raise InputError(f"{folder} exists already")
     samples.write_template(folder)
-    terminal.say(
-        f"wrote {folder}: " + ", ".join(sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")))
-    )
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    terminal.say(f"wrote {folder}: {', '.join(files)}")
 
 
 @app.command()
 def check(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The template's folder.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The template's folder.")],
     *,
-    segment: Annotated[str | None, typer.Option(help="Render it for the people of this segment.")] = None,
-    store: Annotated[
-        str | None, typer.Option(help="As this store would send it [default: the first].")
+    segment: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Render it for the recipients in this segment.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="For how many of them; 0: all.", min=0)] = 1000,
+    store: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As this store would send it [default: the first].")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="COUNT", help="For how many of them; 0: all.", min=0)] = 1000,
 ) -> None:
-    """Read a template and render it for real recipients; list what is missing for whom. Exit 2 if something is."""
+    """Read a template, and render it for real recipients.
+
+    What is missing for whom is listed, and the exit status is 2 if something is. Nothing is sent.
+    """
     from mailbound import config
     from mailbound.template import Template
 
@@ -54,19 +62,26 @@ def check(
     folder: Path = settings.templates.folder / name
     template = Template.load(folder)
     if segment is None:
-        terminal.say(f"{folder} can be read; --segment NAME renders it for people")
+        terminal.say(f"{folder} can be read; --segment NAME renders it for recipients")
         return
     sender = settings.stores.get(store or next(iter(settings.stores)))
     if sender is None:
         raise InputError(f"there is no store {store!r}; there are: {', '.join(settings.stores)}")
     faults, people = _render_for_all(context, template, segment, sender.name, limit)
+    if not people:
+        raise InputError(f"nobody is in segment {segment}, so there was nobody to render {name} for")
     for fault, who in sorted(faults.items(), key=lambda pair: -len(pair[1])):
         shown = ", ".join(who[:_SHOWN]) + (", …" if len(who) > _SHOWN else "")
         terminal.say(f"{len(who):>7,}  {fault} ({shown})")
     if faults:
         count = len(Counter(person for who in faults.values() for person in who))
-        raise InputError(f"{name} cannot be filled for {count:,} of {people:,} recipients of {segment}")
-    terminal.say(f"{name} can be filled for all {people:,} recipients of {segment} that were tried")
+        raise InputError(f"{name} cannot be filled for {count:,} of {people:,} recipients in {segment}")
+    terminal.say(f"{name} can be filled for {_all(people, limit)} in {segment}")
+
+
+def _all(people: int, limit: int) -> str:
+    """Return who was tried; those beyond the limit were not."""
+    return f"the first {people:,} recipients" if people == limit else f"all {people:,} recipients"
 
 
 def _render_for_all(

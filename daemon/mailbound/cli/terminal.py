@@ -12,10 +12,10 @@ import os
 import pwd
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 """The option `--json` of a command that lists something."""
 
-Advance = Callable[[int], None]
+
+class Advance(Protocol):
+    """Moves a progress bar on."""
+
+    def __call__(self, amount: int, *, total: int | None = None) -> None:
+        """Move it by `amount`; `total` says anew how much there is."""
+
 
 # C0 and C1 controls drive terminals; line separators and bidirectional overrides disguise text.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -213,7 +219,7 @@ def progress(what: str, total: int | None, *, octets: bool = False) -> Iterator[
     The bar stands on standard error, so that the output may go elsewhere. `total` is None if nobody knows.
     """
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda amount, total=None: None  # noqa: ARG005 - its callers name them
         return
     from rich.console import Console
     from rich.progress import (
@@ -228,4 +234,4 @@ def progress(what: str, total: int | None, *, octets: bool = False) -> Iterator[
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), count)
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(escape(what), total=total)
-        yield lambda amount: shown.advance(task, amount)
+        yield lambda amount, total=total: shown.update(task, advance=amount, total=total)
