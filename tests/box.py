@@ -32,6 +32,7 @@ retry_first = "{retry_first}"
 retry_longest = "{retry_first}"
 in_doubt = "{in_doubt}"
 drain = "5s"
+{sending}
 [inbound]
 poll = "1s"
 {more}
@@ -65,6 +66,7 @@ class Box:
             "retry_first": "1s",
             "in_doubt": "resend",
             "more": "",
+            "sending": "",
             "connections": 4,
             "outbound": "",
             "inbound": "",
