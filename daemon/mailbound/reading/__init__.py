@@ -33,6 +33,8 @@ def _structured(mail: Mail) -> Report | None:
             feedback_type=kind,
             why=f"It is a feedback report: {kind}.",
         )
+    if autoreply.is_challenger(mail):  # some dress it up as a failure
+        return _challenge(mail)
     fields, recipients = dsn.read(mail)
     if recipients:
         kind = _kind(recipients)
@@ -44,8 +46,8 @@ def _structured(mail: Mail) -> Report | None:
             why=f"It is a delivery status notification: {kind}.",
             **_about_message(fields),
         )
-    if autoreply.is_challenge(mail):
-        return _report(mail, Kind.CHALLENGE, part="autoreply", why="It asks us to prove that we are people.")
+    if autoreply.asks_to_prove(mail):
+        return _challenge(mail)
     notice = notification.read(mail)
     if notice:
         return replace(notice, **_about_mail(mail))
@@ -54,6 +56,10 @@ def _structured(mail: Mail) -> Report | None:
     ):
         return _report(mail, Kind.DISPOSITION, part="mdn", why="It tells what a reader did with the message.")
     return None
+
+
+def _challenge(mail: Mail) -> Report:
+    return _report(mail, Kind.CHALLENGE, part="autoreply", why="It asks us to prove that we are people.")
 
 
 def _about_message(fields: dsn.Fields) -> dict[str, str]:
@@ -104,10 +110,14 @@ def _enclosed(mail: Mail) -> Report | None:
     inner = Mail(mail.given_back[0])
     if not inner.may_report:
         return None
-    report = _structured(inner) or _worded(mail.given_back[0], inner)
-    if report is None or not report.recipients:
+    report = _structured(inner)
+    if report is None:
+        speaker, recipients = prose.read(inner)
+        report = _report(inner, _kind(recipients), recipients, part=f"prose:{speaker}")
+    if not report.recipients:
         return None
-    return replace(report, part=f"enclosed:{report.part}", **_about_mail(mail))
+    why = f"A mail system passes on a report of a {report.kind}."
+    return replace(report, part=f"enclosed:{report.part}", why=why, **_about_mail(mail))
 
 
 def _nameless(mail: Mail, about: dict[str, str]) -> Report | None:

@@ -31,13 +31,14 @@ _TO_WORDS = re.compile(r"\A\W+")
 _CHALLENGERS = ("@boxbe.com", "@spamarrest.com", "@bluebottle.com", "@sendio.com")
 
 
-def is_challenge(mail: Mail) -> bool:
-    """Tell whether a filter asks us to prove that we are people. Nothing answers it."""
-    if "x-tmda-fingerprint" in mail.headers or "x-boxbe-notification-reason" in mail.headers:
-        return True
-    if mail.sender.endswith(_CHALLENGERS):
-        return True
-    # The subject of a report may repeat that of the message: `Undeliverable: Please confirm your address`.
+def is_challenger(mail: Mail) -> bool:
+    """Tell whether a service wrote it that asks senders to prove that they are people. Nothing answers it."""
+    named = "x-tmda-fingerprint" in mail.headers or "x-boxbe-notification-reason" in mail.headers
+    return named or mail.sender.endswith(_CHALLENGERS)
+
+
+def asks_to_prove(mail: Mail) -> bool:
+    """Tell whether the subject asks the same. That of a report may repeat the message's own, and does not count."""
     return bool(phrases.CHALLENGE_SUBJECT.search(mail.small_subject)) and not mail.calls_itself_report
 
 

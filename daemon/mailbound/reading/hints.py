@@ -19,6 +19,9 @@ from mailbound.reading.report import RecipientReport
 
 SIZE_LIMIT = 64 * 1024  # its regular expressions and the standard parser are slow on more
 
+PARTS_LIMIT = 20
+LINES_LIMIT = 2000
+
 # DSNs were read before, and better; the last one takes any address between two commas for a bounce.
 _LEFT_OUT = frozenset({"DSN", "LLNL"})
 # Its public API stops at the first detector that raises.
@@ -27,8 +30,10 @@ _DETECTORS = [detector for detector in _scan._DETECTORS if detector.__name__ not
 
 def read(raw: bytes, mail: Mail) -> tuple[str, tuple[RecipientReport, ...]]:
     """Return the name of the detector that found something, and what; ("", ()) if none did."""
+    if mail.part.parts_read > PARTS_LIMIT:
+        return "", ()
     try:
-        message = message_from_bytes(raw[:SIZE_LIMIT])
+        message = message_from_bytes(b"\n".join(raw[:SIZE_LIMIT].split(b"\n", LINES_LIMIT)[:LINES_LIMIT]))
     except Exception:  # noqa: BLE001 - hostile structure: the parser recurses, and looks up whatever it is told to
         return "", ()
     for detector in _DETECTORS:

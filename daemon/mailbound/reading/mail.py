@@ -21,6 +21,12 @@ RETURNED_TYPES = frozenset(
 ADDRESSES_LIMIT = 16 * 1024
 """How many characters of a field are searched for addresses: 20,000 recipients in To are no help to anybody."""
 
+WORDS_LIMIT = 64 * 1024
+"""How many characters of its own words are read: a report says what it has to say at its top."""
+
+TARGETS_LIMIT = 100
+"""How many addresses a returned message may be for."""
+
 _AROUND = r"""\s<>()\[\],;:"`|@\\“”„「」『』【】《》〈〉、。\uff08\uff09\uff0c\uff1a\uff1b\uff3b\uff3d"""
 """What an address does not contain, and may therefore touch."""
 
@@ -151,7 +157,7 @@ class Mail:
                 break
             if part.text.strip():
                 texts.append(part.text)
-        return self._cut("\n".join(texts))[0]
+        return self._cut("\n".join(texts)[:WORDS_LIMIT])[0]
 
     @Once
     def small_words(self) -> str:
@@ -192,7 +198,7 @@ class Mail:
         once: dict[str, str] = {}
         for address in found:
             once.setdefault(address.lower(), address)
-        return tuple(once.values())
+        return tuple(once.values())[:TARGETS_LIMIT]
 
     def _cut(self, text: str) -> tuple[str, str]:
         match = phrases.RETURNED_BELOW.search("\n" + phrases.small(text))

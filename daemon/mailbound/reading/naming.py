@@ -14,9 +14,11 @@ NAMES_LIMIT = 1000  # recipients of one report
 # qmail, Postfix and many more: so plain that no sentence need say that something failed.
 STRICT = re.compile(rf"(?m)^<(?P<address>{ADDRESS.pattern})>:(?P<rest>.*)")
 
+# Possessive and bounded, so that a line of nothing but brackets is no work.
 _BEGINS = re.compile(
-    rf"""(?x) ^ (?:>>>)? [\s*•|\-\[\(]* (?:(?P<label>[^:\uff1a=@<>"]{{1,40}})[:\uff1a=][ \t]*)?
-        (?: [<"'“\[(]* (?i:smtp:|smtp=|rfc822;) [ \t]* )? [<"'“\[(]* (?P<address>{ADDRESS.pattern}) (?P<rest>.*)"""
+    rf"""(?x) ^ (?:>>>)? [\s*•|\-\[\(]*+ (?:(?P<label>[^:\uff1a=@<>"]{{1,40}})[:\uff1a=][ \t]*+)?
+        (?: [<"'“\[(]{{0,3}} (?i:smtp:|smtp=|rfc822;) [ \t]*+ )? [<"'“\[(]{{0,3}}
+        (?P<address>{ADDRESS.pattern}) (?P<rest>.*)"""
 )
 _MORE = re.compile(rf"[>\"'”)\]\s]*[,;][\s<\"'“(\[]*(?P<address>{ADDRESS.pattern})")
 _TRANSCRIPT = re.compile(rf"^[\s<>.]*[45]\d\d[ -].*?<?(?P<address>{ADDRESS.pattern})>?(?P<rest>.*)")
@@ -116,13 +118,14 @@ def _local_parts(mail: Mail, begin: int) -> list[str]:
 
     Without a returned message a mailer that writes a bare name means one of its own domain.
     """
-    found = []
+    found: list[str] = []
+    targets = [target.lower() for target in mail.targets]
     for line in mail.words[begin : begin + 4000].split("\n")[1:]:
         match = _LOCAL.match(line)
         if not match:
             continue
         name = match["name"].lower()
-        full = [target for target in mail.targets if target.lower().startswith(f"{name}@")]
+        full = [target for target in targets if target.startswith(f"{name}@")]
         if len(full) == 1:
             found += full
         elif not mail.targets and line[0] in " \t" and mail.is_from_daemon and not found:

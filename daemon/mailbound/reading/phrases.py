@@ -83,7 +83,7 @@ UNDELIVERED = any_of(
     r"(?:user|recipient|mailbox|account|address)\w* does(?: not|n['\u2019]t) exist|not a valid (?:user|address)",
     r"did not (?:reach|arrive)|(?:was|were|has been|have been) (?:delayed|rejected|refused|returned|bounced)",
     r"(?:problem|trouble)\w* (?:\w+ ){0,3}deliver|returned (?:to (?:you|sender)|mail|because)",
-    r"incorrectly constructed|over quota|mailbox (?:is )?full",
+    r"did not (?:exactly )?match|not match any|incorrectly constructed|over quota|mailbox (?:is )?full",
     r"nicht (?:zugestellt|zustellbar|erreicht|ausgeliefert|[uü]bermittelt)|unzustellbar|fehlgeschlagen",
     r"n['\u2019]a pas (?:pu|atteint|[eé]t[eé])|pas [eé]t[eé] (?:remis|d[eé]livr)|non remis|[eé]chec de (?:la )?remise",
     r"no (?:se )?(?:ha )?p[uo]d?[eio]\w* (?:ser )?entrega|no pudo|no se entreg",

@@ -91,6 +91,11 @@ class Part:
         self.content_type = stated.strip().lower() if "/" in stated else default
         self._parameters = f";{rest}"
 
+    @property
+    def parts_read(self) -> int:
+        """How many parts of the whole mail were found so far, at any depth."""
+        return PART_LIMIT - self._budget[0]
+
     def parameter(self, name: str) -> str:
         """Return a parameter of Content-Type, "" if it is not there."""
         for found, value in _PARAMETER.findall(self._parameters[:4096]):
