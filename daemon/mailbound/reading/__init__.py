@@ -1,4 +1,26 @@
-"""Inbound mail is read: raw octets in, a `Report` out. No I/O, and no octets make it raise."""
+r"""Inbound mail is read: raw octets in, a `Report` out. No I/O, and no octets make it raise.
+
+It is a library of its own: nothing is configured, and nothing else of mailbound has to run.
+
+>>> from mailbound.reading import read
+>>> report = read(
+...     b"From: MAILER-DAEMON@mta.example\r\n"
+...     b"To: news@sender.example\r\n"
+...     b"Subject: failure notice\r\n"
+...     b"\r\n"
+...     b"I'm afraid I wasn't able to deliver your message to the following addresses.\r\n"
+...     b"\r\n"
+...     b"<bob@x.example>:\r\n"
+...     b"192.0.2.1 does not like recipient. Remote host said: 550 5.1.1 No such mailbox\r\n"
+... )
+>>> print(report.kind, report.why)
+bounce Its words tell of a bounce.
+>>> for one in report.recipients:
+...     print(one.recipient, one.action, one.status)
+bob@x.example failed 5.1.1
+
+What the failure means is the question of `mailbound.classify`; which delivery it speaks of, of `mailbound.correlate`.
+"""
 
 from __future__ import annotations
 
