@@ -265,3 +265,26 @@ def test_the_index_leaves_out_no_rule_that_fits(text):
 )
 def test_of_what_a_pattern_needs_one_stands_in_all_that_it_fits(pattern, needed):
     assert literals.needed(re.compile(pattern)) == needed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550 5.1.1 User unknown for now, please try again later",
+        "550 5.1.1 rejected due to spam content",
+        "550 5.1.1 too many invalid recipients",
+        "550 5.1.1 account over quota",
+        "550 5.1.1 blocked using bl.example.net",
+        "550 Sender verify failed: no such user",
+        "550 sender domain does not exist",
+        "550 You are not a known sender",
+        "550 Your domain example.net does not exist in our allow list",
+        "550 The IP address 192.0.2.1 does not exist in reverse DNS",
+        "500 5.5.1 Command unrecognized",
+        "554 Message contains invalid address in From header",
+        "550 5.1.1 Message refused: recipient unknown; retry timeout exceeded",
+    ],
+)
+def test_what_is_not_about_the_address_never_makes_it_undeliverable(text):
+    found = classify.judge(StatusCode.find(text), int(text[:3]), text, RULES)
+    assert not (found.permanent and found.fault is Fault.ADDRESS), found.rule
