@@ -40,7 +40,7 @@ def letter(
     frame = Frame.of(
         template, key=KEY, day=DAY, store=store(**more), store_id=2, activity="spring", web=web or Web()
     )
-    claimed = Claimed(42, 1, 7, attempt, "example.org", 1, "R7", address, "Anna", "de", {"town": "Ulm"})
+    claimed = Claimed(42, 1, 7, attempt, "example.org", None, "R7", address, "Anna", "de", {"town": "Ulm"})
     made = compose(frame, claimed, now=NOW)
     return made, email.message_from_bytes(made.content, policy=policy.default)
 

@@ -192,21 +192,21 @@ def test_a_late_acceptance_keeps_what_a_report_said(database_url: str) -> None:
         assert tally.differences(here.connection) == []
 
 
-def test_an_unsettled_domain_can_be_left_out_of_a_claim(database_url: str) -> None:
+def test_a_delivery_that_waits_for_its_turn_keeps_it(database_url: str) -> None:
     with world(database_url) as here:
-        here.person("near", address="a@example.org")
-        here.person("far", address="b@example.net")
+        here.person("anna")
         run_id = here.sending()
-        near = here.connection.execute(
-            sa.select(tables.domain.c.id).where(tables.domain.c.name == "example.org")
-        ).scalar_one()
-        claimed = deliveries.claim(
-            here.connection,
-            run_id=run_id,
-            store_id=here.stores["main"],
-            node_id=NODE,
-            limit=10,
-            now=NOW,
-            but_domains=[near],
+        (claimed,) = here.claim(run_id)
+        assert claimed.slot_at is None
+        paced = Settlement(
+            claimed.id, DeliveryEvent.RELEASE, next_attempt_at=NOW + DAY, reason=deliveries.PACED
         )
-        assert [each.external_id for each in claimed] == ["far"]
+        deliveries.settle(here.connection, [paced], node_id=NODE, now=NOW)
+        assert here.claim(run_id) == []
+        (again,) = here.claim(run_id, at=NOW + DAY)
+        assert (again.slot_at, again.attempt) == (NOW + DAY, 1)
+        deliveries.mark(here.connection, [again.id], node_id=NODE, now=NOW + DAY)
+        deliveries.settle(
+            here.connection, [Settlement(again.id, DeliveryEvent.ACCEPT)], node_id=NODE, now=NOW
+        )
+        assert here.connection.execute(sa.select(tables.delivery.c.reason)).scalar_one() is None

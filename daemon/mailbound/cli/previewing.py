@@ -85,7 +85,7 @@ def compose(
         recipient_id=0,
         attempt=1,
         domain="",
-        domain_id=0,
+        slot_at=None,
         external_id=person.external_id,
         address=addresses.normalise(to).given if to else person.address,
         name=person.name,

@@ -21,6 +21,8 @@ from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunState
 
 REPLY_LIMIT = 512
 ERASED = "erased"
+PACED = "paced"
+"""The reason of a queued delivery that waits for its turn in the rate of its domain."""
 
 _SWEEP = 5_000
 
@@ -34,7 +36,7 @@ class Claimed:
     recipient_id: int
     attempt: int  # the number of the attempt that comes now, from 1
     domain: str
-    domain_id: int
+    slot_at: datetime | None  # the turn that its domain's rate gave it before
     external_id: str
     address: str
     name: str
@@ -63,13 +65,12 @@ def claim(
     node_id: int,
     limit: int,
     now: datetime,
-    but_domains: Sequence[int] = (),
 ) -> list[Claimed]:
-    """Claim up to `limit` due deliveries of a run, the longest due first, but none to `but_domains`.
+    """Claim up to `limit` due deliveries of a run, the longest due first.
 
     Those who may not get it any more are skipped here, so that no connection is spent on them.
     """
-    asked = {"of_run": run_id, "node": node_id, "now": now, "most": limit, "but_domains": list(but_domains)}
+    asked = {"of_run": run_id, "node": node_id, "now": now, "most": limit}
     ids = list(connection.execute(_claim(), asked).scalars())
     if not ids:
         return []
@@ -87,7 +88,7 @@ def claim(
             row.recipient_id,
             row.attempt + 1,
             row.domain,
-            row.domain_id,
+            row.next_attempt_at if row.reason == PACED else None,
             row.external_id,
             row.address,
             row.name,
@@ -114,7 +115,6 @@ def _claim() -> sa.UpdateBase:
             delivery.c.state
             == sa.literal_column(f"'{DeliveryState.QUEUED}'"),  # so that the partial index serves
             delivery.c.next_attempt_at <= _NOW,
-            delivery.c.domain_id.not_in(sa.bindparam("but_domains", expanding=True)),
         )
         .order_by(delivery.c.next_attempt_at, delivery.c.id)
         .limit(sa.bindparam("most"))
@@ -142,7 +142,8 @@ def _people() -> sa.Select[Any]:
             delivery.c.run_id,
             delivery.c.recipient_id,
             delivery.c.attempt,
-            delivery.c.domain_id,
+            delivery.c.next_attempt_at,
+            delivery.c.reason,
             domain.c.name.label("domain"),
             recipient.c.external_id,
             recipient.c.address,
@@ -232,7 +233,7 @@ def settle(
                 "node_id": None,
                 "attempt": row.attempt if settlement.attempt is None else settlement.attempt,
                 "next_attempt_at": (settlement.next_attempt_at or now) if queued else None,
-                "reason": settlement.reason or row.reason,
+                "reason": settlement.reason or (None if row.reason == PACED else row.reason),
                 "status": settlement.status or row.status,
                 "reply": (settlement.reply or row.reply or "")[:REPLY_LIMIT] or None,
                 "settled_at": None if queued else now,

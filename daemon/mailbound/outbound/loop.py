@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 import structlog
@@ -37,8 +37,10 @@ _IDLE_SECONDS = 0.5
 _AHEAD = 10
 """How many deliveries a courier are claimed and composed ahead of time; half of them are claimed at once."""
 
-_SHORT_WAIT_SECONDS = 1.0
-"""A domain that would have to wait longer is left in the database for now."""
+_SHORT_WAIT_SECONDS = 0.05
+"""A delivery whose domain makes it wait longer goes back into the queue until its turn, so that others go ahead."""
+
+_TURN = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,6 @@ class Outbound:
         ]
         self._bucket = TokenBucket(parts.rate, max(1.0, parts.rate / 10)) if parts.rate else None
         self._domains = DomainRates({}, default=parts.sending.domain_rate or None)
-        self._crowded: dict[int, float] = {}  # domain id → monotonic time from which it may be claimed again
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -168,7 +169,6 @@ class Outbound:
             node_id=self._parts.node_id,
             limit=max(1, room // share),
             now=self._parts.clock(),
-            but_domains=self._waiting_domains(),
         )
         for delivery in claimed:
             if stopping.is_set():
@@ -179,12 +179,11 @@ class Outbound:
 
     async def _pace(self, delivery: Claimed, run: Run, activity: Activity, stopping: asyncio.Event) -> None:
         """Compose a delivery and hand it to the couriers when its turn comes."""
-        wait = self._domains.wait(delivery.domain, time.monotonic())
+        wait = 0.0 if self._is_its_turn(delivery) else self._domains.take(delivery.domain, time.monotonic())
         if wait > _SHORT_WAIT_SECONDS:
-            self._crowded[delivery.domain_id] = time.monotonic() + wait
-            self._release(delivery)
+            turn = self._parts.clock() + timedelta(seconds=wait)
+            self._release(delivery, next_attempt_at=turn, reason=deliveries.PACED)
             return
-        self._domains.take(delivery.domain, time.monotonic())
         item = await self._compose(delivery, run, activity)
         if item is None:
             return
@@ -211,13 +210,17 @@ class Outbound:
                 await asyncio.wait_for(stopping.wait(), min(left, 1.0))
             self.ticked_at = time.monotonic()
 
-    def _waiting_domains(self) -> list[int]:
-        now = time.monotonic()
-        self._crowded = {domain_id: until for domain_id, until in self._crowded.items() if until > now}
-        return list(self._crowded)
+    def _is_its_turn(self, delivery: Claimed) -> bool:
+        """Return whether the turn that was given to a delivery is now; one that was missed is given anew."""
+        return delivery.slot_at is not None and self._parts.clock() - delivery.slot_at < _TURN
 
-    def _release(self, delivery: Claimed) -> None:
-        self.writer.settle(Ended(delivery.id, Settlement(delivery.id, DeliveryEvent.RELEASE)))
+    def _release(
+        self, delivery: Claimed, *, next_attempt_at: datetime | None = None, reason: str | None = None
+    ) -> None:
+        settlement = Settlement(
+            delivery.id, DeliveryEvent.RELEASE, next_attempt_at=next_attempt_at, reason=reason
+        )
+        self.writer.settle(Ended(delivery.id, settlement))
 
 
 def _sending(connection: sa.Connection, store_id: int) -> list[tuple[Run, Activity]]:
