@@ -54,6 +54,8 @@ def _understood(path: Path, rules: classify.Rules) -> dict[str, Any]:
     report = reading.read(_content(path))
     recipients = []
     for recipient in report.recipients:
+        if recipient.action not in {Action.FAILED, Action.DELAYED}:
+            continue  # what arrived, or was only complained of, is no trouble of an address
         verdict = classify.classify(recipient, rules)
         failed = recipient.action is Action.FAILED
         recipients.append(
