@@ -60,6 +60,8 @@ def _structured(mail: Mail) -> Report | None:
     fields, recipients = dsn.read(mail)
     if recipients:
         kind = _kind(recipients)
+        if kind is Kind.SUCCESS and autoreply.is_automatic(mail) and not mail.calls_itself_report:
+            return None  # mailbot answers with a DSN: it delivered the message to an absent person
         return _report(
             mail,
             kind,

@@ -135,6 +135,8 @@ def _recipient(fields: Fields, mail: Mail, *, is_only: bool) -> RecipientReport 
     original = recipient_address(fields.get("original-recipient", ""))
     if "@" not in final and "@" in original:
         final = original
+    if final and "@" not in final:
+        final = _completed(final, mail)
     stated = StatusCode.find(without_comments(fields.get("status", "")))
     action = _action(fields.get("action", ""), stated)
     if action is None or not final or final[0] in _NO_ADDRESS:
@@ -156,6 +158,12 @@ def _recipient(fields: Fields, mail: Mail, *, is_only: bool) -> RecipientReport 
         will_retry_until=fields.get("will-retry-until", ""),
         final_log_id=fields.get("final-log-id", ""),
     )
+
+
+def _completed(name: str, mail: Mail) -> str:
+    """Return the address whose local part a mailer wrote without its domain, if the returned message tells it."""
+    full = [target for target in mail.targets if target.lower().startswith(f"{name.lower()}@")]
+    return full[0] if len(full) == 1 else name
 
 
 def _action(value: str, status: StatusCode | None) -> Action | None:

@@ -23,9 +23,13 @@ _BEGINS = re.compile(
 _MORE = re.compile(rf"[>\"'”)\]\s]*[,;][\s<\"'“(\[]*(?P<address>{ADDRESS.pattern})")
 _TRANSCRIPT = re.compile(rf"^[\s<>.]*[45]\d\d[ -].*?<?(?P<address>{ADDRESS.pattern})>?(?P<rest>.*)")
 _INLINE = re.compile(
-    r"(?i)(?:\b(?:to|recipient|address|user|for|mailbox|account|an|a|à|aan|till)|до|给|給|\uff08|errors?:)"
-    r"[:\uff1a\s]*[<\"'“(\[]*"
+    r"(?i)(?:\b(?:to|recipient|address|user|for|mailbox|account|an|a|à|aan|till)|до|给|給|、|\uff08|errors?:)"
+    r"[:\uff1a\s]*(?:['\"][^'\"<>@]{1,60}['\"]\s)?[<\"'“(\[]*"
     rf"(?P<address>{ADDRESS.pattern})(?P<rest>.*)"
+)
+_BY_NAME = re.compile(
+    rf"^[\s*•]*+(?P<label>['\"]?[^\W\d_][\w .,'\u2019\"-]{{0,60}}?)[ ]?[(<](?P<address>{ADDRESS.pattern})[)>]"
+    r"(?P<rest>(?:<mailto:[^<>]*>)?\s*)$"
 )
 _X400 = re.compile(rf"(?i)^.{{0,300}}?\bsmtp=(?P<address>{ADDRESS.pattern})(?P<rest>.*)")
 _ENVELOPE = re.compile(rf"(?i)\brcpt to:[ \t]*<?(?P<address>{ADDRESS.pattern})")
@@ -55,9 +59,10 @@ def in_line(line: str, *, is_open: bool) -> re.Match[str] | None:
     match = STRICT.match(line)
     if match or not is_open:
         return match
-    match = _BEGINS.match(line)
-    if match and not (match["label"] and _OTHER_LABEL.search(small(match["label"]))):
-        return match
+    for form in (_BEGINS, _BY_NAME):
+        match = form.match(line)
+        if match and not (match["label"] and _OTHER_LABEL.search(small(match["label"]))):
+            return match
     return (
         _TRANSCRIPT.match(line)
         or (_INLINE.search(line) if UNDELIVERED.search(small(line)) else None)

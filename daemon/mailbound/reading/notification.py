@@ -108,5 +108,6 @@ def _list(fields: Notice, name: str) -> list[Any]:
 
 
 def _text(fields: Notice, name: str) -> str:
+    """Return a text; "" if it is none. JSON can write half a character and NUL (RFC 8259 §8.2): nothing stores them."""
     value = fields.get(name)
-    return value if isinstance(value, str) else ""
+    return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd") if isinstance(value, str) else ""

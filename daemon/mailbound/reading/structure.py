@@ -7,6 +7,7 @@ unknown charset is read as UTF-8 and then as Latin-1, and what is over a limit i
 from __future__ import annotations
 
 import binascii
+import codecs
 import html
 import re
 from collections.abc import Iterator
@@ -28,9 +29,9 @@ _NOT_BASE64 = bytes(
     set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 )
 
-# Names that Python knows and that no mail may choose: they are slow, or no charsets at all.
+# What Python knows and no mail may choose: it is slow, or no charset at all, or makes half a character of something.
 _REFUSED_CHARSETS = frozenset(
-    {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "utf-7"}
+    {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7"}
 )
 
 _HTML_DROPPED = (("<style", "</style"), ("<script", "</script"), ("<head>", "</head"), ("<!--", "-->"))
@@ -206,13 +207,18 @@ def decoded(body: bytes, encoding: str) -> bytes:
 
 
 def text_of(raw: bytes, charset: str = "") -> str:
-    """Return `raw` as text in `charset`, else in UTF-8, else in Latin-1."""
-    if raw.isascii() and not charset.lower().startswith("iso-2022"):
+    """Return `raw` as text in `charset`, else in UTF-8, else in Latin-1; without NUL, which no PostgreSQL stores."""
+    text = _characters_of(raw, charset.strip().lower())
+    return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
+def _characters_of(raw: bytes, charset: str) -> str:
+    if raw.isascii() and not charset.startswith("iso-2022"):
         return raw.decode("ascii")
-    charset = charset.strip().lower()
-    if charset and charset not in _REFUSED_CHARSETS:
+    if charset:
         try:
-            return raw.decode(charset, "replace")
+            if codecs.lookup(charset).name not in _REFUSED_CHARSETS:  # whatever alias it goes by
+                return raw.decode(charset, "replace")
         except (LookupError, ValueError):
             pass
     try:
