@@ -24,7 +24,7 @@ Words = frozenset[str]
 class Index:
     """Tells for a text the numbers of the patterns that may be found in it, as the bits of an integer."""
 
-    def __init__(self, patterns: Sequence[re.Pattern[str] | None], samples: Iterable[str]) -> None:
+    def __init__(self, patterns: Sequence[str], samples: Iterable[str]) -> None:
         """Make it; `samples` are texts as they come, by which the rarer threes of a word are told."""
         seen = Counter(gram for sample in samples for gram in _grams(sample))
         masks: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -63,12 +63,12 @@ def bits(number: int) -> Iterator[int]:
         number ^= lowest
 
 
-def needed(pattern: re.Pattern[str]) -> list[Words]:
+def needed(pattern: str) -> list[Words]:
     """Return at most two sets of words, of each of which one stands in every text that `pattern` fits."""
-    if pattern.flags & re.IGNORECASE:
+    parsed = parser.parse(pattern)
+    if parsed.state.flags & re.IGNORECASE:
         return []
-    sets = _of(parser.parse(pattern.pattern, pattern.flags & re.VERBOSE))[1]
-    return sorted(sets, key=_worth, reverse=True)[:2]
+    return sorted(_of(parsed)[1], key=_worth, reverse=True)[:2]
 
 
 def _of(items: Iterable[tuple[Any, Any]]) -> tuple[Words | None, set[Words]]:

@@ -16,6 +16,7 @@ from mailbound.errors import ConfigError
 from mailbound.model import Category
 from mailbound.status import StatusCode
 
+_PACKAGED = "rules.toml"
 _KEYS = frozenset(
     {
         *("name", "category", "reason", "permanent", "class"),
@@ -49,9 +50,9 @@ class Rule:
     class_: int = 5  # of a failure that has no code
     status: frozenset[StatusCode] = frozenset()
     code: frozenset[int] = frozenset()
-    text: tuple[re.Pattern[str], ...] = ()  # one of which must be found
-    unless: re.Pattern[str] | None = None
-    mta: re.Pattern[str] | None = None
+    text: tuple[str, ...] = ()  # patterns, one of which must be found
+    unless: str = ""
+    mta: str = ""
     type: str = ""
     example: str = ""
     source: str = ""
@@ -62,8 +63,8 @@ class Rule:
             (not self.status or failure.status in self.status)
             and (not self.code or failure.code in self.code)
             and (not self.type or failure.type == self.type)
-            and (self.mta is None or self.mta.search(failure.mta or failure.text) is not None)
-            and (self.unless is None or self.unless.search(failure.text) is None)
+            and (not self.mta or _is_in(self.mta, failure.mta or failure.text))
+            and not (self.unless and _is_in(self.unless, failure.text))
         )
 
 
@@ -72,10 +73,10 @@ class _Try:
     """One pattern of a rule, or its lack of patterns."""
 
     rule: Rule
-    text: re.Pattern[str] | None
+    text: str
 
     def fits(self, failure: Failure) -> bool:
-        return (self.text is None or self.text.search(failure.text) is not None) and self.rule.allows(failure)
+        return (not self.text or _is_in(self.text, failure.text)) and self.rule.allows(failure)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +98,7 @@ class Rules:
         setting = object.__setattr__
         both = (*self.ordered, *self.registered)
         setting(self, "by_name", {rule.name: rule for rule in both})
-        tries = [_Try(rule, text) for rule in self.ordered for text in rule.text or (None,)]
+        tries = [_Try(rule, text) for rule in self.ordered for text in rule.text or ("",)]
         samples = [rule.example.lower() for rule in self.ordered]
         setting(self, "_tries", tries)
         setting(self, "_index", literals.Index([each.text for each in tries], samples))
@@ -110,12 +111,12 @@ class Rules:
     @classmethod
     def load(cls, *extra: Path) -> Rules:
         """Return the packaged rules behind those of the files in `extra`. Raises ConfigError with every fault."""
-        packaged = resources.files("mailbound").joinpath("rules.toml").read_text("utf-8")
+        packaged = resources.files("mailbound").joinpath(_PACKAGED).read_text("utf-8")
         faults: list[str] = []
-        ordered: list[Rule] = []
+        files: list[list[Rule]] = []
         version = ""
         words: dict[str, str] = {}
-        for name, text in [("rules.toml", packaged), *((str(path), _text(path, faults)) for path in extra)]:
+        for name, text in [(_PACKAGED, packaged), *((str(path), _text(path, faults)) for path in extra)]:
             try:
                 read = tomllib.loads(text)
             except tomllib.TOMLDecodeError as error:
@@ -123,10 +124,11 @@ class Rules:
                 continue
             version = "+".join(filter(None, (version, str(read.get("version", "")))))
             words |= read.get("words", {})
-            ordered = [*_rules(name, read.get("rule", []), words, faults), *ordered]
+            files.append(_rules(name, read.get("rule", []), words, faults))
         if faults:
             raise ConfigError(faults)
-        return cls(version, tuple(ordered), registered=tuple(_registered()))
+        ordered = tuple(rule for rules in (*files[1:], files[0]) for rule in rules)
+        return cls(version, ordered, registered=tuple(_registered()))
 
     def find(self, failure: Failure) -> tuple[Rule | None, bool]:
         """Return the first rule that fits, None if there is none, and whether the text tells of giving up."""
@@ -180,7 +182,11 @@ def _rules(
     found: list[Rule] = []
     for number, table in enumerate(read, 1):
         try:
-            found.append(_rule(table, words))
+            rule = _rule(table, words)
+            if name != _PACKAGED:  # what we ship is tested, so a start need not wait for it
+                for pattern in (*rule.text, rule.unless, rule.mta):
+                    re.compile(pattern)
+            found.append(rule)
         except (ValueError, TypeError, KeyError, re.error) as error:
             faults.append(f"{name}: rule {number} ({table.get('name', 'without a name')}): {error}")
     return found
@@ -209,11 +215,18 @@ def _rule(table: Mapping[str, Any], words: Mapping[str, str]) -> Rule:
     )
 
 
-def _patterns(written: str | list[str], words: Mapping[str, str]) -> tuple[re.Pattern[str], ...]:
+def _patterns(written: str | list[str], words: Mapping[str, str]) -> tuple[str, ...]:
     each_written = [written] if isinstance(written, str) else written
-    return tuple(re.compile(_FAMILY.sub(lambda match: words[match[1]], each)) for each in each_written)
+    return tuple(_FAMILY.sub(lambda match: words[match[1]], each) for each in each_written if each)
 
 
-def _either(written: str | list[str], words: Mapping[str, str]) -> re.Pattern[str] | None:
-    whole = "|".join(pattern.pattern for pattern in _patterns(written, words))
-    return re.compile(whole) if whole else None
+def _either(written: str | list[str], words: Mapping[str, str]) -> str:
+    return "|".join(_patterns(written, words))
+
+
+# Compiled when it is first tried: there are a thousand patterns, and most commands try none of them.
+_compiled = cache(re.compile)
+
+
+def _is_in(pattern: str, text: str) -> bool:
+    return _compiled(pattern).search(text) is not None
