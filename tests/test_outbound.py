@@ -364,7 +364,11 @@ def _deliver(
         with _database(url, *people) as (database, claimed):
             async with _writing(database) as writer, scripted_relay.serve(*scripts) as server:
                 account = relay.Account(
-                    host="127.0.0.1", port=server.port, tls="insecure", ehlo_name="me.test"
+                    host="127.0.0.1",
+                    port=server.port,
+                    tls="insecure",
+                    ehlo_name="me.test",
+                    deadlines=relay.Deadlines(quit=0.05),  # the scripts end before it
                 )
                 queue: asyncio.Queue[Item] = asyncio.Queue()
                 courier = Courier(
