@@ -144,6 +144,8 @@ def _recipient(fields: Fields, mail: Mail, *, is_only: bool) -> RecipientReport 
     kind, text = typed(fields.get("diagnostic-code", ""))
     if not text and action in {Action.FAILED, Action.DELAYED}:
         text = mail.said_of(final) or mail.said_of(original)
+    if not text and is_only:
+        text = mail.transcript
     if not text and is_only and (stated is None or stated.is_bare):
         text = mail.words[:2000]
     return RecipientReport(

@@ -46,6 +46,9 @@ _DELIVERED_TO = ("delivered-to", "x-original-to", "envelope-to", "apparently-to"
 _NEXT_ADDRESS = re.compile(r"\n<?[^\s@:]+@[^\s@]+:")
 _MESSAGE_ID = re.compile(r"<([^<>\s]{1,998})>")
 _MARK = re.compile(r"[ \t]*[>|*][ \t]?|[ \t]+")
+_HEADER = re.compile(r"(?:[A-Za-z][\w-]*:[ \t].*\n(?:[ \t].*\n){0,50}){3}")
+_STATUS = re.compile(r"(?m)^(?:reporting-mta|final-recipient|original-recipient|action|remote-mta)[ \t]*:")
+_TRANSCRIPT = re.compile(r"-{3,} *(?:session )?transcript (?:of session )?(?:follows )?-{3,}")
 _COMMENT = re.compile(r"\([^()]{0,2000}\)")
 
 
@@ -151,9 +154,9 @@ class Mail:
     @Once
     def words(self) -> str:
         """Return what the mail itself says: its first texts, cut off where it gives a message back."""
-        texts = []
+        texts: list[str] = []
         for part in self.leaves:
-            if part.content_type in RETURNED_TYPES:
+            if part.content_type in RETURNED_TYPES or (texts and _is_header(part)):
                 break
             if part.text.strip():
                 texts.append(part.text)
@@ -176,6 +179,11 @@ class Mail:
         """Return the messages that it gives back, or what it gives of them; lines end with LF."""
         embedded = [
             with_lf(part.content).lstrip(b"\n") for part in self.leaves if part.content_type in RETURNED_TYPES
+        ]
+        if embedded:
+            return tuple(embedded)
+        embedded = [
+            part.text.strip().encode("utf-8", "replace") for part in self.leaves[1:] if _is_header(part)
         ]
         if embedded:
             return tuple(embedded)
@@ -209,6 +217,12 @@ class Mail:
         is_header = line.startswith(("received:", "return-path:"))
         return text[:begin], text[begin if is_header else match.end() - 1 :]
 
+    @Once
+    def transcript(self) -> str:
+        """Return what its words quote of the session, "" if they quote none (Sendmail and its descendants do)."""
+        match = _TRANSCRIPT.search(self.small_words)
+        return self.words[match.end() :].partition("\nReporting-MTA:")[0].strip()[:2000] if match else ""
+
     def said_of(self, address: str) -> str:
         """Return the paragraph of its words that names `address`, from there on; "" if none does."""
         if not address:
@@ -219,6 +233,12 @@ class Mail:
         paragraph = self.words[begin + len(address) :].partition("\n\n")[0]
         paragraph = _NEXT_ADDRESS.split(paragraph, maxsplit=1)[0]
         return paragraph.lstrip(">:) \t\n")[:2000]
+
+
+def _is_header(part: Part) -> bool:
+    """Tell whether a part that calls itself a text is the header of a returned message, and no delivery status."""
+    begin = part.text[:4000].lstrip()
+    return bool(_HEADER.match(begin)) and not _STATUS.search(phrases.small(begin))
 
 
 def _unquoted(text: str) -> str:

@@ -7,6 +7,7 @@ such as how to leave the topic, is passed over.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ Notice = Mapping[str, Any]
 
 RECIPIENTS_LIMIT = 1000
 DEPTH_LIMIT = 100  # brackets that may be open at once: the standard reader recurses
+
+# JSON can write NUL and half a character (RFC 8259 §8.2): no database stores them.
+_NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
 # The name of an event: its kind, its object, the list of recipients in there, the action.
 _EVENTS = {
@@ -108,6 +112,5 @@ def _list(fields: Notice, name: str) -> list[Any]:
 
 
 def _text(fields: Notice, name: str) -> str:
-    """Return a text; "" if it is none. JSON can write half a character and NUL (RFC 8259 §8.2): nothing stores them."""
     value = fields.get(name)
-    return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd") if isinstance(value, str) else ""
+    return _NO_CHARACTER.sub("\ufffd", value) if isinstance(value, str) else ""
