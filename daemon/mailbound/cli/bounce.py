@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import email.parser
 import json as jsonlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailbound.cli import replaying, terminal
+from mailbound.cli import bounce_views, replaying, terminal
 from mailbound.errors import InputError
 from mailbound.model import Disposition, Kind
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mailbound.database.bounces import Finding
     from mailbound.reading import Report
 
-app = typer.Typer(no_args_is_help=True, help="Look at bounces and at inbound mail.")
+app = typer.Typer(no_args_is_help=True, help="Look at what came back, and at what it means.")
 
 _KINDS = {
     Kind.BOUNCE: "bounce",
@@ -34,17 +35,26 @@ _KINDS = {
 
 @app.command()
 def read() -> None:
-    """Read mail files whose paths stand on standard input, one a line; print one JSON object for each.
+    """Read mail files, and print what each says as one line of JSON.
 
-    Nothing is recorded and no configuration is needed: this shows how a mail is understood.
+    Their paths stand on standard input, one a line. Nothing is recorded and no configuration is needed: this
+    shows how a mail is understood. A file that cannot be read has an `error` instead; the exit status is then 2.
     """
     from mailbound import classify
 
     rules = classify.Rules.load()
+    unread = 0
     for line in sys.stdin:
         path = line.rstrip("\n")
-        if path:
-            print(jsonlib.dumps({"path": path, **_understood(Path(path), rules)}), flush=True)
+        if not path:
+            continue
+        try:
+            said = _understood(Path(path), rules)
+        except InputError as error:
+            said, unread = {"error": str(error)}, unread + 1
+        print(jsonlib.dumps({"path": path, **said}), flush=True)
+    if unread:
+        raise InputError(f"{terminal.counted(unread, 'file')} could not be read")
 
 
 def _understood(path: Path, rules: classify.Rules) -> dict[str, Any]:
@@ -75,61 +85,58 @@ def _understood(path: Path, rules: classify.Rules) -> dict[str, Any]:
 def list_(
     context: typer.Context,
     *,
-    activity: Annotated[str | None, typer.Option(help="Only of this activity.")] = None,
+    activity: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this activity.")] = None,
     quarantined: Annotated[bool, typer.Option("--quarantined", help="Only what nobody vouches for.")] = False,
     mail: Annotated[
         bool, typer.Option("--mail", help="Inbound mails of every kind instead of bounces.")
     ] = False,
-    kind: Annotated[list[Kind] | None, typer.Option(help="Only mails of these kinds, with --mail.")] = None,
-    limit: Annotated[int, typer.Option(help="How many, the latest first.", min=1)] = 50,
+    kind: Annotated[
+        list[Kind] | None,
+        typer.Option(metavar="KIND", help=f"Only mails of this kind (repeatable): {', '.join(Kind)}."),
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="COUNT", help="How many, the latest first.", min=1)] = 50,
     json: terminal.Json = False,
 ) -> None:
     """List the latest bounces, or the latest inbound mails."""
     from mailbound.database import bounces, inbound_mail
 
+    mails = mail or bool(kind)
+    if mails and (activity is not None or quarantined):
+        raise InputError("--activity and --quarantined are about bounces, --mail and --kind about mails")
     with terminal.open_database(context) as database, database.look() as connection:
-        if mail:
+        if mails:
             rows = inbound_mail.recent(connection, kinds=kind or (), limit=limit)
-            columns = ["id", "store", "fetched_at", "state", "kind", "subject", "why"]
         else:
             dispositions = (Disposition.QUARANTINED,) if quarantined else ()
             rows = bounces.recent(connection, activity=activity, dispositions=dispositions, limit=limit)
-            columns = [
-                "id",
-                "at",
-                "address",
-                "action",
-                "status",
-                "category",
-                "evidence",
-                "disposition",
-                "why",
-            ]
     if json:
-        terminal.print_json([{name: getattr(row, name) for name in columns} for row in rows])
-    elif rows:
-        terminal.table(
-            [name.replace("_at", "") for name in columns],
-            [[getattr(row, n) for n in columns] for row in rows],
-        )
+        names = bounce_views.MAIL if mails else bounce_views.BOUNCE
+        terminal.print_json([{name: getattr(row, name) for name in names} for row in rows])
+    elif not rows:
+        terminal.say(f"there is no such {'mail' if mails else 'bounce'}")
+    elif mails:
+        bounce_views.mails(rows)
     else:
-        terminal.say("there is nothing to list yet")
+        bounce_views.bounces(rows)
 
 
 @app.command()
 def show(
     context: typer.Context,
-    bounce: Annotated[int, typer.Argument(help="The number of a bounce, as `bounce list` shows it.")],
+    bounce: Annotated[
+        int, typer.Argument(metavar="NUMBER", help="The number of a bounce, as `bounce list` shows it.")
+    ],
     *,
     raw: Annotated[bool, typer.Option("--raw", help="Print the mail itself.")] = False,
     json: terminal.Json = False,
 ) -> None:
     """Show one bounce with its evidence, its verdict and its effects."""
-    from mailbound.database import bounces, inbound_mail
+    from mailbound.database import bounces, inbound_mail, runs
 
     with terminal.open_database(context) as database, database.look() as connection:
         row = bounces.find(connection, bounce)
         effects = bounces.effects(connection, bounce)
+        run = runs.find(connection, row.run_id) if row.run_id is not None else None
         if raw:
             if row.mail_id is None:
                 raise InputError(f"bounce {bounce} was an SMTP reply; there is no mail")
@@ -137,35 +144,35 @@ def show(
             return
     if json:
         terminal.print_json({"bounce": row, "effects": effects})
-        return
-    terminal.facts([(name.replace("_", " "), value) for name, value in row._mapping.items()])  # noqa: SLF001 - its public name
-    if effects:
-        columns = ["at", "kind", "before", "after", "cause"]
-        terminal.table(
-            columns, [[getattr(each, name) for name in columns] for each in effects], title="what it changed"
-        )
+    else:
+        bounce_views.bounce(row, effects, f"run {run.id} of {run.activity}" if run else "no run")
 
 
 @app.command()
 def explain(
     context: typer.Context,
     mail: Annotated[
-        str, typer.Argument(help="A file, or the number of a kept mail; - reads standard input.")
+        str,
+        typer.Argument(metavar="MAIL", help="A file, or the number of a kept mail; - reads standard input."),
     ],
     *,
-    store: Annotated[str | None, typer.Option(help="Whose mailbox it came to [default: the first].")] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose mailbox it came to [default: the first].")
+    ] = None,
     json: terminal.Json = False,
 ) -> None:
-    """Say how a mail is understood, and what it would do, without doing it."""
+    """Say how a mail is understood, and what it would do. Nothing is recorded."""
     from mailbound import classify, config, reading
     from mailbound.database import bounces, inbound_mail, nodes, stores
     from mailbound.inbound import findings
 
     settings = config.load(context.obj)
+    if store is not None and store not in settings.stores:
+        raise InputError(f"--store: choose one of {', '.join(sorted(settings.stores))}")
     rules = classify.Rules.load()
     with terminal.open_database(context) as database, database.look() as connection:
         is_number = mail.isdecimal() and not Path(mail).exists()
-        content = inbound_mail.raw(connection, int(mail)) if is_number else _content(Path(mail))
+        content = inbound_mail.raw(connection, int(mail)) if is_number else _mail(Path(mail))
         report = reading.read(content)
         store_id = stores.number(connection, store or next(iter(settings.stores)))
         arrived = findings.Arrived(None, store_id, datetime.now(UTC))
@@ -184,7 +191,7 @@ def explain(
     if json:
         terminal.print_json(explained)
     else:
-        _print(explained)
+        bounce_views.explained(explained)
 
 
 def _clues(report: Report, keys: Mapping[int, tokens.Key]) -> list[dict[str, Any]]:
@@ -207,34 +214,26 @@ def _finding(finding: Finding, decision: Any) -> dict[str, Any]:
         "action": finding.action,
         "status": str(finding.verdict.status or ""),
         "diagnostic": finding.diagnostic,
-        "remote mta": finding.remote_mta,
+        "remote_mta": finding.remote_mta,
         "category": finding.verdict.category,
         "fault": finding.verdict.fault,
         "permanent": finding.verdict.permanent,
         "rule": finding.verdict.rule,
         "evidence": finding.evidence,
         "delivery": finding.delivery_id,
-        "would be": decision.disposition,
+        "would_be": decision.disposition,
         "since": decision.why,
-        "status would be": decision.status.status if decision.status else None,
-        "opt-in would be": "out" if decision.opt_out else None,
+        "status_would_be": decision.status.status if decision.status else None,
+        "opt_in_would_be": "out" if decision.opt_out else None,
     }
 
 
-def _print(explained: Mapping[str, Any]) -> None:
-    names = ("kind", "why", "part", "subject", "reporting_mta")
-    terminal.facts([(name.replace("_", " "), explained[name]) for name in names])
-    clues: Sequence[Mapping[str, Any]] = explained["clues"]
-    if clues:
-        rows = [
-            (clue["carrier"], clue["token"], "genuine" if clue["genuine"] else "not ours") for clue in clues
-        ]
-        terminal.table(["carrier", "token", ""], rows, title="clues to the delivery")
-    else:
-        terminal.say("clues          none: no token of ours stands in it")
-    for finding in explained["findings"]:
-        terminal.say("")
-        terminal.facts(list(finding.items()))
+def _mail(path: Path) -> bytes:
+    """Return the content of a file. Raises InputError if it is no mail: nothing in it is a header field."""
+    content = _content(path)
+    if not email.parser.BytesHeaderParser().parsebytes(content).keys():
+        raise InputError(f"{path} is no mail: it does not begin with a header")
+    return content
 
 
 def _content(path: Path) -> bytes:

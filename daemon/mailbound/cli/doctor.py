@@ -3,63 +3,156 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import sqlalchemy as sa
 import typer
 
-from mailbound.cli import terminal
+from mailbound.cli import bars, terminal
+from mailbound.cli.bars import Styled
 from mailbound.errors import InputError, MailboundError
 
 if TYPE_CHECKING:
-    from mailbound.config import Config
+    import sqlalchemy as sa
+
+    from mailbound.config import Config, Store
+
+_STYLES = {"good": "green", "warning": "yellow", "fault": "bold red"}
+
+
+class _Finding(NamedTuple):
+    about: str
+    state: Literal["good", "warning", "fault"]
+    text: str
 
 
 def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
-    """Check the configuration, the database's sums, each relay and each mailbox; exit 2 if something is wrong."""
+    """Check configuration, database, templates, relays and mailboxes.
+
+    It sends nothing and takes no mail away. The exit status is 2 if something is wrong.
+    """
     from mailbound import config
-    from mailbound.database import tally
 
     settings = config.load(context.obj)
-    findings = [("config", "warning", text) for text in settings.warnings]
+    findings = [_Finding("config", "warning", text) for text in settings.warnings]
+    findings += [] if findings else [_Finding("config", "good", f"{context.obj} has no faults")]
     with terminal.open_database(context) as database, database.look() as connection:
         if database.is_sqlite:
-            verdict = connection.execute(sa.text("PRAGMA quick_check")).scalar_one()
-            findings.append(("database", "good" if verdict == "ok" else "fault", f"SQLite says {verdict}"))
-        wrong = tally.differences(connection)
-        for run_id, outcome, tallied, counted in wrong:
-            findings.append(
-                ("tally", "fault", f"run {run_id}: {outcome} is tallied {tallied}, counted {counted}")
-            )
-        if not wrong:
-            findings.append(("tally", "good", "every audience is the sum of its states"))
+            findings.append(_file(connection))
+        findings += [
+            *_sums(connection),
+            *_runs(connection),
+            *_templates(connection, settings.templates.folder),
+        ]
+        findings += _mail(connection)
     findings += asyncio.run(_connections(settings))
     if json:
-        terminal.print_json(
-            [{"about": about, "state": state, "text": text} for about, state, text in findings]
-        )
+        terminal.print_json([each._asdict() for each in findings])
     else:
-        terminal.table(["about", "state", ""], findings)
-    if any(state == "fault" for _, state, _ in findings):
-        raise InputError("something is wrong; see above")
+        rows = [(each.about, Styled(each.state, _STYLES[each.state]), each.text) for each in findings]
+        bars.table(["about", "state", "why"], rows)
+    faults = sum(each.state == "fault" for each in findings)
+    if faults:
+        raise InputError(f"{terminal.counted(faults, 'fault')}; see above")
 
 
-async def _connections(settings: Config) -> list[tuple[str, str, str]]:
+def _file(connection: sa.Connection) -> _Finding:
+    import sqlalchemy as sa
+
+    verdict = str(connection.execute(sa.text("PRAGMA quick_check")).scalar_one())
+    return _Finding("database", "good" if verdict == "ok" else "fault", f"SQLite says {verdict}")
+
+
+def _sums(connection: sa.Connection) -> Iterator[_Finding]:
+    from mailbound.database import tally
+
+    wrong = tally.differences(connection)
+    for run_id, outcome, tallied, counted in wrong:
+        yield _Finding("tally", "fault", f"run {run_id}: {outcome} is tallied {tallied}, counted {counted}")
+    if not wrong:
+        yield _Finding("tally", "good", "every audience is the sum of its states")
+
+
+def _runs(connection: sa.Connection) -> Iterator[_Finding]:
+    """Give the runs that wait for an operator."""
+    from mailbound.database import runs
+    from mailbound.lifecycle import RunState
+
+    for run in runs.in_state(connection, RunState.HALTED, RunState.MISSED, RunState.FAILED):
+        yield _Finding(
+            f"run {run.id}",
+            "fault" if run.state is RunState.HALTED else "warning",
+            f"{run.activity} is {run.state}: {run.note}",
+        )
+
+
+def _templates(connection: sa.Connection, folder: Path) -> Iterator[_Finding]:
+    """Give what is wrong with the templates of activities to come."""
+    from mailbound.database import activities
+    from mailbound.template import Template
+
+    wanted = {each.template for each in activities.everything(connection) if each.ended_at is None}
+    faults = 0
+    for name in sorted(wanted):
+        try:
+            Template.load(folder / name)
+        except InputError as error:
+            faults += 1
+            yield _Finding("templates", "fault", str(error))
+    if not faults:
+        yield _Finding("templates", "good", f"{terminal.counted(len(wanted), 'template')} in use can be read")
+
+
+def _mail(connection: sa.Connection) -> Iterator[_Finding]:
+    """Give the mail that nothing could be made of."""
+    import sqlalchemy as sa
+
+    from mailbound.database.tables import inbound_mail
+
+    states = sa.select(inbound_mail.c.state, sa.func.count().label("mails")).group_by(inbound_mail.c.state)
+    counts = {row.state: row.mails for row in connection.execute(states)}
+    if counts.get("poison"):
+        text = f"{terminal.counted(counts['poison'], 'mail')} could not be read; see `mailbound bounce list --mail`"
+        yield _Finding("inbound", "warning", text)
+
+
+async def _connections(settings: Config) -> list[_Finding]:
+    findings: list[_Finding] = []
+    for name, store in settings.stores.items():
+        with _judged(findings, f"{name} relay", store.outbound.host, store.outbound.port):
+            await _greet(store)
+        with _judged(findings, f"{name} mailbox", store.inbound.host, store.inbound.port) as said:
+            said.append(await _count(store, settings))
+    return findings
+
+
+@contextmanager
+def _judged(findings: list[_Finding], about: str, host: str, port: int) -> Iterator[list[str]]:
+    """Keep what comes of the block: what it put into the list that it is given, else that it went well."""
+    said: list[str] = []
+    try:
+        yield said
+    except MailboundError as error:
+        findings.append(_Finding(about, "fault", f"{host}:{port}: {error}"))
+    else:
+        findings.append(
+            _Finding(about, "good", " ".join([f"{host}:{port}", *(said or ["takes mail from us"])]))
+        )
+
+
+async def _greet(store: Store) -> None:
     from mailbound import relay, service
 
-    findings = []
-    for name, store in settings.stores.items():
-        try:
-            session = await relay.open(service.account(store))
-            await session.quit()
-            findings.append((f"{name} relay", "good", f"{store.outbound.host} takes mail from us"))
-        except MailboundError as error:
-            findings.append((f"{name} relay", "fault", f"{store.outbound.host}: {error}"))
-        try:
-            mailbox = await service.open_mailbox(store, settings)
-            count = len(await mailbox.list())
-            await mailbox.close(commit=False)
-            findings.append((f"{name} mailbox", "good", f"{store.inbound.host} holds {count} mails"))
-        except MailboundError as error:
-            findings.append((f"{name} mailbox", "fault", f"{store.inbound.host}: {error}"))
-    return findings
+    session = await relay.open(service.account(store))
+    await session.quit()
+
+
+async def _count(store: Store, settings: Config) -> str:
+    from mailbound import service
+
+    mailbox = await service.open_mailbox(store, settings)
+    count = len(await mailbox.list())
+    await mailbox.close(commit=False)
+    return f"holds {terminal.counted(count, 'mail')}"

@@ -31,7 +31,10 @@ def replay(
     ] = False,
     json: terminal.Json = False,
 ) -> None:
-    """Read kept mail again with the rules of now; show who changes and how, and apply it in one transaction."""
+    """Read kept mail again with the rules of now.
+
+    Who changes and how is shown, and applied in one transaction.
+    """
     from mailbound import classify
 
     known = classify.Rules.load(*(rules or ()))
@@ -91,7 +94,10 @@ def undo(
     *,
     replay: Annotated[str | None, typer.Option(help="The name of a replay, as it said at its end.")] = None,
 ) -> None:
-    """Take back what bounces changed, or a whole replay, wherever the value still stands."""
+    """Take back what bounces or a replay changed.
+
+    That is, wherever the value still stands; what was changed since is left as it is.
+    """
     from mailbound.database import bounces as known
     from mailbound.database import undoing
     from mailbound.database.changes import Cause

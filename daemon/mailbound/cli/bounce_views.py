@@ -1,0 +1,125 @@
+"""How bounces and inbound mails look: in lists, one by one, and explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mailbound.cli import bars, terminal
+from mailbound.cli.bars import Styled
+from mailbound.model import Action, Disposition
+
+BOUNCE = ("id", "at", "address", "action", "status", "category", "evidence", "disposition", "why")
+MAIL = ("id", "store", "fetched_at", "state", "kind", "subject", "why")
+
+_WISHES = (Action.COMPLAINED, Action.UNSUBSCRIBED)  # no failure, so they have no category
+_STYLES: dict[str, str] = {
+    Disposition.APPLIED: "red",
+    Disposition.HELD: "magenta",
+    Disposition.QUARANTINED: "yellow",
+    Disposition.UNDONE: "bright_black",
+}
+
+
+def bounces(rows: Sequence[Any]) -> None:
+    """Print bounces, one a line: what was said about whom, and what became of it; `bounce show` says why."""
+    told = [(row.id, row.at, row.address, _short(row), _became(row.disposition)) for row in rows]
+    bars.table(("id", "at", "address", "says", "became"), told)
+
+
+def mails(rows: Sequence[Any]) -> None:
+    """Print inbound mails, one a line; one that was not read has its state in place of its kind."""
+    columns = ("id", "store", "fetched", "kind", "subject")
+    bars.table(
+        columns, [(row.id, row.store, row.fetched_at, row.kind or row.state, row.subject) for row in rows]
+    )
+
+
+def bounce(row: Any, effects: Sequence[Any], run: str) -> None:
+    """Print one bounce: what was said, how we know, what it means and what it did. `run` names its run."""
+    terminal.facts(
+        [
+            ("bounce", f"{row.id}, {terminal.cell(row.at)}"),
+            ("address", row.address),
+            ("says", _said(row.action, row.status)),
+            ("diagnostic", row.diagnostic),
+            ("reported by", row.reporting_mta),
+            ("remote host", row.remote_mta),
+            ("means", _meaning(row.category, row.permanent, row.rule, row.action)),
+            ("rules", row.rule_version),
+            ("evidence", row.evidence),
+            ("delivery", _delivery(row.delivery_id, row.attempt, run)),
+            ("mail", row.mail_id or "none: it was a reply of our relay"),
+            ("disposition", f"{row.disposition}: {row.why}"),
+        ]
+    )
+    if effects:
+        columns = ("at", "kind", "before", "after", "cause")
+        terminal.say("")
+        terminal.table(columns, [[getattr(each, name) for name in columns] for each in effects])
+
+
+def explained(known: Mapping[str, Any]) -> None:
+    """Print how a mail is understood: what it is, how we know of which delivery, and what it would do."""
+    terminal.facts(
+        [
+            ("subject", known["subject"]),
+            ("kind", known["kind"]),
+            ("why", known["why"]),
+            ("read by", known["part"]),
+            ("reported by", known["reporting_mta"]),
+        ]
+    )
+    clues: Sequence[Mapping[str, Any]] = known["clues"]
+    terminal.say("", "Clues to the delivery" if clues else "No token of ours stands in it.")
+    for clue in clues:
+        verdict = "genuine" if clue["genuine"] else "not ours, or too old"
+        terminal.say(f"  {clue['carrier']:<12} {clue['token']}  {verdict}")
+    for finding in known["findings"]:
+        terminal.say("", f"About {finding['recipient'] or 'the recipient of the delivery'}")
+        terminal.facts([(f"  {label}", value) for label, value in _points(finding)])
+    if not known["findings"]:
+        terminal.say("", "It says nothing about a recipient, so it would change nothing.")
+
+
+def _points(finding: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    meaning = _meaning(finding["category"], finding["permanent"], finding["rule"], finding["action"])
+    becomes = [f"the address {finding['status_would_be']}"] if finding["status_would_be"] else []
+    becomes += [f"the opt-in {finding['opt_in_would_be']}"] if finding["opt_in_would_be"] else []
+    return [
+        ("says", _said(finding["action"], finding["status"])),
+        ("diagnostic", finding["diagnostic"]),
+        ("remote host", finding["remote_mta"]),
+        ("means", meaning),
+        ("evidence", finding["evidence"]),
+        ("delivery", finding["delivery"]),
+        ("would be", f"{finding['would_be']}: {finding['since']}"),
+        ("would make", ", ".join(becomes) or "no change"),
+    ]
+
+
+def _said(action: str, *more: str) -> str:
+    if action in _WISHES:
+        return action
+    return " ".join(text for text in (action, *more) if text)
+
+
+def _short(row: Any) -> str:
+    """Return what a bounce says; that something failed goes without saying."""
+    if row.action == Action.FAILED:
+        return " ".join(text for text in (row.status, row.category) if text)
+    return _said(row.action, row.status, row.category)
+
+
+def _became(disposition: str) -> Styled:
+    return Styled(disposition, _STYLES.get(disposition, ""))
+
+
+def _meaning(category: str, permanent: bool, rule: str, action: str) -> str:
+    if action in _WISHES:
+        return f"the recipient does not want it (rule {rule})"
+    return f"{category}, {'permanent' if permanent else 'not permanent'} (rule {rule})"
+
+
+def _delivery(number: int | None, attempt: int | None, run: str) -> str:
+    return f"{number}, attempt {attempt}, {run}" if number is not None else "unknown"
