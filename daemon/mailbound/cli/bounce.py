@@ -29,6 +29,9 @@ _KINDS = {
     Kind.SUCCESS: "success",
     Kind.COMPLAINT: "arf",
     Kind.AUTO_REPLY: "autoreply",
+    Kind.CHALLENGE: "autoreply",
+    Kind.DISPOSITION: "autoreply",
+    Kind.UNRECOGNISED: "bounce",
 }
 """The kinds as `bounce read` names them; all others are `ordinary`."""
 
