@@ -21,7 +21,7 @@ def follow(database: Database, name: str) -> None:
 
     run, counts = _look(database, name)
     if run is not None and run.state is RunState.SCHEDULED:
-        with terminal.progress(f"{name} is due {terminal.cell(run.occurrence_at)}", total=None):
+        with terminal.waiting(f"{name} is due {terminal.cell(run.occurrence_at)}"):
             while run is not None and run.state is RunState.SCHEDULED:
                 time.sleep(_SECONDS)
                 run, counts = _look(database, name)

@@ -235,3 +235,16 @@ def progress(what: str, total: int | None, *, octets: bool = False) -> Iterator[
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(escape(what), total=total)
         yield lambda amount, total=total: shown.update(task, advance=amount, total=total)
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show on a terminal, while the block runs, what it waits for."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(escape(what))):
+        yield
