@@ -75,11 +75,13 @@ def main() -> None:
     except MailboundError as error:
         _end(f"mailbound: {error}", INPUT_FAULT)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be said there
+        if error.filename is not None:
+            _end(f"mailbound: {error.filename}: {error.strerror}", INPUT_FAULT)
+        # It was the output, so nothing more can be said there, not even at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
-        place = f"{error.filename}: " if error.filename else ""
-        _end(f"mailbound: {place}{error.strerror or error}", INPUT_FAULT)
+        _end(f"mailbound: {error.strerror or error}", INPUT_FAULT)
 
 
 def _end(text: str, status: int) -> None:

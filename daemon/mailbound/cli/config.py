@@ -30,7 +30,7 @@ def check(
 
 @app.command()
 def show(context: typer.Context) -> None:
-    """Print the configuration as it takes effect: defaults filled in, secrets masked."""
+    """Print the configuration as it takes effect. Defaults are filled in, secrets masked."""
     from mailbound import config
 
     typer.echo(config.show(config.load(context.obj)), nl=False)

@@ -11,7 +11,7 @@ app = typer.Typer(no_args_is_help=True, help="Look after the database.")
 
 @app.command()
 def upgrade(context: typer.Context) -> None:
-    """Bring the schema to this version's; the daemon does the same when it starts."""
+    """Bring the schema to this version's. The daemon does the same when it starts."""
     from mailbound import config
     from mailbound.database import engine, schema
 

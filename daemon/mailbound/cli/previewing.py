@@ -119,18 +119,23 @@ async def send(message: Message) -> Reply:
     return outcome.reply
 
 
+def browser() -> str | None:
+    """Return the path of a browser that can draw a picture, None if none is installed."""
+    return next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+
+
 def picture(message: Message, file: Path) -> bool:
     """Draw the HTML part of a message into a PNG file; return False if it has none, or no browser did it."""
-    browser = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+    program = browser()
     parsed = email.message_from_bytes(message.content, policy=policy.default)
     html = parsed.get_body(("html",))
-    if browser is None or html is None:
+    if program is None or html is None:
         return False
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "message.html"
         page.write_text(_with_images(html.get_content(), parsed, Path(folder)), "utf-8")
         command = [
-            browser,
+            program,
             "--headless",
             "--disable-gpu",
             *(["--no-sandbox"] if os.getuid() == 0 else []),  # it refuses to run as root with one

@@ -41,7 +41,7 @@ def import_(
     ] = None,
     json: terminal.Json = False,
 ) -> None:
-    """Import people by their external_id; what is the same already stays as it is.
+    """Import people by their external_id. What is the same already stays as it is.
 
     The columns are external_id, address (or email), name, locale, time_zone, opt_in and consent_at, unless --map
     says otherwise; all others become attributes. Rows that cannot be used go to FILE.faults.csv with the reason.
@@ -85,7 +85,7 @@ def _tell(summary: importing.Summary, *, as_json: bool) -> None:
 
 @app.command()
 def show(context: typer.Context, who: _Who, json: terminal.Json = False) -> None:
-    """Show a person: address, status, wishes, and what happened last."""
+    """Show a person. That is the address, its status, wishes, and what happened last."""
     from mailbound.database import recipients
 
     with terminal.open_database(context) as database, database.look() as connection:
@@ -197,7 +197,7 @@ def unsubscribe(
         str, typer.Argument(help="What stands at the end of an unsubscribe link.", show_default=False)
     ],
 ) -> None:
-    """Let somebody leave a store by the token of an unsubscribe link; all who share the address leave with them.
+    """Honour the token of an unsubscribe link. All who share the address leave the store with them.
 
     It is for the page that `web.unsubscribe_url` names: on a POST, never on a GET, since scanners follow links.
     """
@@ -217,7 +217,7 @@ def unsubscribe(
 
 @app.command()
 def reinstate(context: typer.Context, who: _Who) -> None:
-    """Let an address be mailed again, and give back the opt-ins that its hard bounce took."""
+    """Let an address be mailed again. The opt-ins that its hard bounce took are given back."""
     from mailbound.database import recipients
 
     with terminal.open_database(context) as database, database.begin() as connection:
@@ -235,7 +235,7 @@ def erase(
     who: _Who,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Forget a person for ever: the counts stay, and no import brings them back."""
+    """Forget a person for ever. The counts stay, and no import brings them back."""
     from mailbound.database import erasing, recipients
 
     with terminal.open_database(context) as database:

@@ -33,7 +33,7 @@ def create(
         ),
     ] = None,
 ) -> None:
-    """Create a segment from a condition, or from the lines (or first column) of a file."""
+    """Create a segment from a condition or a file. Of a file the lines count, or its first column."""
     from mailbound.database import segments
 
     if (where is None) is (file is None):
