@@ -13,6 +13,7 @@ from mailbound.status import StatusCode
 TYPES = frozenset({"message/delivery-status", "message/global-delivery-status"})
 
 ADDRESS_LIMIT = 1000  # characters of a field in which an address is looked for
+RECIPIENTS_LIMIT = 1000  # of one report: each costs a search through the words, and a row
 FIELD_LIMIT = 8192  # characters of a field, unfolded, that are read
 
 Fields = dict[str, str]
@@ -76,7 +77,7 @@ def of_groups(groups: list[Fields], mail: Mail) -> tuple[Fields, tuple[Recipient
         if "reporting-mta" in group or not about_recipients:
             about_message = group | about_message
     is_only = len(about_recipients) == 1
-    found = (_recipient(fields, mail, is_only=is_only) for fields in about_recipients)
+    found = (_recipient(fields, mail, is_only=is_only) for fields in about_recipients[:RECIPIENTS_LIMIT])
     return about_message, tuple(report for report in found if report)
 
 
@@ -118,7 +119,7 @@ def recipient_address(value: str) -> str:
     if kind == "utf-8" or "\\x{" in text:
         text = _UNITEXT.sub(_character, text)
     if "@" not in text and "+40" in text:
-        text = _XTEXT.sub(lambda match: chr(int(match[1], 16)), text)
+        text = _XTEXT.sub(_character, text)
     match = _QUOTED_AT.search(text)
     if match:
         return match[1]
