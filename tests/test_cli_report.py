@@ -118,7 +118,7 @@ def test_bounces_show_reasons_faults_and_shares(config: Path) -> None:
     assert cells[1][:7] == ["blocked", "sender", "1", "0", "1", "0", "50.00%"]
     assert cells[2][:7] == ["no-such-user", "address", "1", "1", "0", "1", "50.00%"]
     assert cells[3] == ["all", "2", "1", "1", "1", "100.00%", "22.22%"]
-    assert lines[5] == "9 sent · 2 bounces (22.22%) · 1 complaints (11.11%) · 1 unsubscribed"
+    assert lines[5] == "9 sent · 2 bounces (22.22%) · 1 complaint (11.11%) · 1 unsubscribed"
     assert lines[6].startswith("1 quarantined and not counted")
 
 
@@ -174,7 +174,7 @@ def test_an_activity_shows_that_its_audience_is_the_sum_of_the_states(config: Pa
     }
     assert "the sum of the states" in lines[8]
     assert lines[1].endswith("2.0 s · 4.5 messages/s")
-    assert lines[-1] == "9 sent · 2 bounces (22.22%) · 1 complaints (11.11%) · 1 unsubscribed · 0 delays"
+    assert lines[-1] == "9 sent · 2 bounces (22.22%) · 1 complaint (11.11%) · 1 unsubscribed · 0 delays"
 
 
 def test_an_activity_as_json_and_csv_has_the_same_numbers(config: Path) -> None:

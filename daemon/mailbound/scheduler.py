@@ -101,9 +101,12 @@ class Scheduler:
         step = schedule.decide(run.occurrence_at, now=now, grace=activity.grace, window=window)
         busy = await self._parts.database.read(runs.predecessor_open, run)
         if isinstance(step, schedule.Missed):
-            why = f"it could have started for {step.late.total_seconds():.0f} s, and did not"
-            if busy:
-                why = f"the run before it still sends, after {step.late.total_seconds():.0f} s"
+            late = _spoken(step.late)
+            why = (
+                f"the run before it still sends, {late} later"
+                if busy
+                else f"it could have started for {late}"
+            )
             await self._parts.database.run(runs.move, run.id, RunEvent.MISS, now=now, note=why)
             log.error(
                 "run.missed", run=run.id, activity=run.activity, due=run.occurrence_at.isoformat(), why=why
@@ -154,6 +157,15 @@ class Scheduler:
         if await self._parts.database.run(_finish, run, now):
             counts = await self._parts.database.read(tally.of_run, run.id)
             log.info("run.finished", run=run.id, activity=run.activity, **counts)
+
+
+def _spoken(span: timedelta) -> str:
+    """Return about how long that is: `90 s`, `59 min`, `5 h`, `12 days`."""
+    seconds = span.total_seconds()
+    for unit, size, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
+        if seconds / size < most:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{span.days} days"
 
 
 def _plan(connection: sa.Connection, activity: Activity, now: datetime) -> None:

@@ -132,10 +132,10 @@ def _tell_returned(report: RunReport) -> None:
     back = report.returned
     parts = [
         f"{terminal.number(report.sent)} sent",
-        f"{terminal.number(back.bounces)} bounces{report_views.of(back.bounces, report.sent)}",
-        f"{terminal.number(back.complaints)} complaints{report_views.of(back.complaints, report.sent)}",
+        f"{terminal.counted(back.bounces, 'bounce')}{report_views.of(back.bounces, report.sent)}",
+        f"{terminal.counted(back.complaints, 'complaint')}{report_views.of(back.complaints, report.sent)}",
         f"{terminal.number(report.unsubscribed)} unsubscribed",
-        f"{terminal.number(back.delays)} delays",
+        terminal.counted(back.delays, "delay"),
     ]
     bars.line(" · ".join(parts))
 

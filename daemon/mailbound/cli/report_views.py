@@ -109,11 +109,13 @@ def _fault(key: str) -> Fault | None:
 
 def _summary(total: Group) -> str:
     parts = [] if total.sent is None else [f"{_number(total.sent)} sent"]
-    parts.append(f"{_number(total.bounces)} bounces{of(total.bounces, total.sent)}")
+    parts.append(f"{terminal.counted(total.bounces, 'bounce')}{of(total.bounces, total.sent)}")
     if total.complaints:
-        parts.append(f"{_number(total.complaints)} complaints{of(total.complaints, total.sent)}")
-    others = {"unsubscribed": total.unsubscribes, "delays": total.delays, "arrivals": total.successes}
-    parts += [f"{_number(count)} {what}" for what, count in others.items() if count]
+        parts.append(f"{terminal.counted(total.complaints, 'complaint')}{of(total.complaints, total.sent)}")
+    if total.unsubscribes:
+        parts.append(f"{_number(total.unsubscribes)} unsubscribed")
+    others = {"delay": total.delays, "arrival": total.successes}
+    parts += [terminal.counted(count, noun) for noun, count in others.items() if count]
     return " · ".join(parts)
 
 
