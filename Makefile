@@ -14,7 +14,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --map-auto -
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format servers lock clean
+.PHONY: help demo test check format fuzz servers lock clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -34,6 +34,9 @@ check: $(VENV)/.development ## lint, format, types, layers
 format: $(VENV)/.development ## put the code into its form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+fuzz: $(VENV)/.fuzzing ## look for mail that the readers cannot bear; `make fuzz ARGS="--seconds 3600"`
+	$(BIN)/python tests/fuzz_reading.py $(ARGS)
 
 servers: ## install the Debian packages that the tests run
 	@.ci/debian $(SERVERS) $(if $(ROOT),uidmap)
@@ -58,6 +61,11 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/pip
 
 $(VENV)/.development: requirements-dev.lock $(VENV)/.runtime
 	$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+# Not locked: nothing that runs needs it, and where it does not install the search goes on without it.
+$(VENV)/.fuzzing: $(VENV)/.development
+	-$(PIP) install 'atheris>=3'
 	@touch $@
 
 $(VENV)/.lock: | $(BIN)/pip
