@@ -17,6 +17,7 @@ import pytest
 
 import test_inbound as inbound
 from mailbound.model import Kind
+from mailbound.reading import dsn, read
 
 _SECONDS = 5.0  # that one mail may take
 _LONGEST_PAUSE = 2.0  # seconds; generous, for a machine that is busy with other things
@@ -114,6 +115,11 @@ def test_a_bomb_is_recorded_or_set_aside(recorded, name: str) -> None:
 
 def test_what_lies_between_bombs_is_read(recorded) -> None:
     assert {(mail.state, mail.kind) for mail in recorded[1]} == {("read", Kind.BOUNCE)}
+
+
+def test_a_report_names_so_many_recipients_and_no_more() -> None:
+    found = read(BOMBS["7,000 recipients, and words for each"]).recipients
+    assert len(found) == dsn.RECIPIENTS_LIMIT
 
 
 def test_the_loop_is_awake_while_bombs_are_read(recorded) -> None:

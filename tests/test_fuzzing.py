@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import fuzz_reading
+import mutations
 import reading_properties
 from mailbound.model import Kind
 from mailbound.reading import RecipientReport, Report
@@ -29,7 +30,7 @@ def test_a_mail_of_the_simulator_has_the_properties() -> None:
         reading_properties.check(mail, seconds=_SECONDS)
 
 
-@pytest.mark.parametrize("mutation", dict.fromkeys(fuzz_reading.MUTATIONS), ids=lambda each: each.__name__)
+@pytest.mark.parametrize("mutation", dict.fromkeys(mutations.MUTATIONS), ids=lambda each: each.__name__)
 def test_a_changed_mail_has_the_properties(mutation) -> None:
     chance = random.Random(mutation.__name__)
     changed = [mutation(chance.choice(_SEEDS), chance, _SEEDS) for _ in range(50)]
@@ -80,6 +81,6 @@ def test_what_is_found_is_made_small_and_kept_once(tmp_path, capsys) -> None:
 def test_the_search_can_be_repeated() -> None:
     def some() -> list[bytes]:
         chance = random.Random(1)
-        return [fuzz_reading.mutated(chance.choice(_SEEDS), chance, _SEEDS) for _ in range(20)]
+        return [mutations.mutated(chance.choice(_SEEDS), chance, _SEEDS) for _ in range(20)]
 
     assert some() == some()
