@@ -21,6 +21,8 @@ NEW = "new"
 READ = "read"
 POISON = "poison"
 
+_AT_ONCE_OCTETS = 32 * 2**20
+
 TRIES = 2
 """A mail whose reading killed the reader this often is poison: it is kept, shown, and read no more."""
 
@@ -91,15 +93,18 @@ def take(connection: sa.Connection, *, limit: int) -> list[Unread]:
     whatever a crash cuts off, no mail becomes suspect for the company it keeps.
     """
     oldest = (
-        sa.select(inbound_mail.c.id, inbound_mail.c.attempts)
+        sa.select(inbound_mail.c.id, inbound_mail.c.attempts, inbound_mail.c.size_octets)
         .where(inbound_mail.c.state == NEW)
         .order_by(inbound_mail.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
     found = connection.execute(oldest).all()
-    ids = [row.id for row in itertools.takewhile(lambda row: row.attempts == 0, found)]
-    ids = ids or [row.id for row in found[:1]]
+    sizes = itertools.accumulate(row.size_octets for row in found)
+    untried = itertools.takewhile(
+        lambda pair: pair[0].attempts == 0 and pair[1] <= _AT_ONCE_OCTETS, zip(found, sizes, strict=True)
+    )
+    ids = [row.id for row, _ in untried] or [row.id for row in found[:1]]
     if not ids:
         return []
     counted = (

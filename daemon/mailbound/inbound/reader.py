@@ -59,9 +59,14 @@ class Reader:
         self._end()
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True, name="mailbound-reader")
-        self._process.start()
-        theirs.close()
+        process = context.Process(target=_serve, args=(theirs,), daemon=True, name="mailbound-reader")
+        try:
+            process.start()
+        except OSError as error:  # no memory or no process to be had
+            raise Unreadable(f"the reader cannot be started: {error.strerror}") from None
+        finally:
+            theirs.close()
+        self._process = process
         return self._pipe, self._seconds + _START_SECONDS
 
     def _end(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -108,8 +108,10 @@ class Recorder:
             limits=self._parts.limits,
             now=self._parts.clock(),
         )
-        for mail, report, recorded in done:
+        for mail, report, recorded in done.recorded:
             _tell(mail, report, recorded)
+        for mail, why in done.failed:
+            log.error("mail.unreadable", mail=mail.id, why=f"recording it failed: {why}")
         return len(mails)
 
     async def _purge(self) -> None:
@@ -121,6 +123,12 @@ class Recorder:
             log.info("mail.purged", mails=purged)
 
 
+@dataclass(slots=True)
+class _Done:
+    recorded: list[tuple[Unread, Report, list[Recorded]]] = field(default_factory=list)
+    failed: list[tuple[Unread, str]] = field(default_factory=list)
+
+
 def _record(
     connection: sa.Connection,
     reports: Sequence[tuple[Unread, Report]],
@@ -129,15 +137,25 @@ def _record(
     rules: classify.Rules,
     limits: Policy,
     now: datetime,
-) -> list[tuple[Unread, Report, list[Recorded]]]:
-    done = []
+) -> _Done:
+    """Record each mail for itself: whatever goes wrong with one undoes nothing of the others."""
+    done = _Done()
     for mail, report in reports:
         arrived = Arrived(mail.id, mail.store_id, mail.fetched_at)
-        found = findings.find(report, arrived, keys=keys, rules=rules)
-        recorded = [bounces.record(connection, finding, limits=limits) for finding in found]
-        kind = report.kind if found or report.kind is not Kind.BOUNCE else Kind.UNRECOGNISED
-        inbound_mail.settle(connection, mail.id, kind=kind, subject=report.subject, why=report.why, now=now)
-        done.append((mail, report, [each for each in recorded if each is not None]))
+        try:
+            with connection.begin_nested():
+                found = findings.find(report, arrived, keys=keys, rules=rules)
+                recorded = [bounces.record(connection, finding, limits=limits) for finding in found]
+                kind = report.kind if found or report.kind is not Kind.BOUNCE else Kind.UNRECOGNISED
+                inbound_mail.settle(
+                    connection, mail.id, kind=kind, subject=report.subject, why=report.why, now=now
+                )
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError):
+            raise  # it is the database's fault, and no mail's
+        except Exception as error:  # noqa: BLE001 - whatever strangers write, the rest goes on; its tries are counted
+            done.failed.append((mail, f"{type(error).__name__}: {error}"))
+        else:
+            done.recorded.append((mail, report, [each for each in recorded if each is not None]))
     return done
 
 
