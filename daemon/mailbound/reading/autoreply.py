@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from mailbound.reading import phrases
 from mailbound.reading.mail import Mail
@@ -44,7 +45,14 @@ def asks_to_prove(mail: Mail) -> bool:
 
 def is_automatic(mail: Mail) -> bool:
     """Tell whether an automatic responder wrote it, by its headers."""
-    return any(pattern.search(value) for name, pattern in _FIELDS for value in mail.headers.all(name))
+    return next(signs(mail), None) is not None
+
+
+def signs(mail: Mail) -> Iterator[str]:
+    """Yield the names of the fields by which an automatic responder shows itself."""
+    for name, pattern in _FIELDS:
+        if any(pattern.search(value) for value in mail.headers.all(name)):
+            yield name
 
 
 def is_absence(mail: Mail) -> bool:

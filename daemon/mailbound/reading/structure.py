@@ -80,12 +80,19 @@ class Part:
     """One MIME entity: its headers and its body. The mail itself is one."""
 
     def __init__(
-        self, raw: bytes, *, depth: int = 0, budget: list[int] | None = None, default: str = "text/plain"
+        self,
+        raw: bytes,
+        *,
+        begin: int = 0,
+        depth: int = 0,
+        budget: list[int] | None = None,
+        default: str = "text/plain",
     ) -> None:
         """Read the header block of `raw`, whose lines end with LF; the rest waits until it is asked for."""
         block, body = split_header(raw)
         self.headers = Headers(block)
         self.body = body
+        self.begin = begin + len(raw) - len(body)  # of its body, in the octets of the whole mail
         self._depth = depth
         self._budget = [PART_LIMIT, COPY_LIMIT] if budget is None else budget  # one for the whole mail
         stated, _, rest = self.headers.get("content-type").partition(";")
@@ -126,18 +133,19 @@ class Part:
             tail = body[at + len(delimiter) : end].rstrip(b" \t")
             if tail in {b"", b"--"}:
                 if begin is not None:
-                    yield self._child(body[begin:at], default)
+                    yield self._child(body[begin:at], begin, default)
                 begin = end + 1
                 if tail or min(self._budget) <= 0:
                     return
             at = body.find(delimiter, end)
         if begin is not None:  # the closing line is missing
-            yield self._child(body[begin:], default)
+            yield self._child(body[begin:], begin, default)
 
-    def _child(self, raw: bytes, default: str) -> Part:
+    def _child(self, raw: bytes, at: int, default: str) -> Part:
         self._budget[0] -= 1
         self._budget[1] -= len(raw)
-        return Part(raw, depth=self._depth + 1, budget=self._budget, default=default)
+        begin = self.begin + at - 1  # `_split` put a newline before the body
+        return Part(raw, begin=begin, depth=self._depth + 1, budget=self._budget, default=default)
 
     def leaves(self) -> Iterator[Part]:
         """Yield the parts that are no multiparts, in order. Never looks into an embedded message."""
