@@ -33,8 +33,8 @@ _ACTIONS = {
 }
 _BY_CLASS = {2: Action.DELIVERED, 4: Action.FAILED, 5: Action.FAILED}
 
-_NAMES_RECIPIENT = frozenset({"final-recipient", "original-recipient", "x-actual-recipient"})
-_OF_RECIPIENT = _NAMES_RECIPIENT | {"action", "status", "diagnostic-code", "remote-mta"}
+NAMES_RECIPIENT = frozenset({"final-recipient", "original-recipient", "x-actual-recipient"})
+OF_RECIPIENT = NAMES_RECIPIENT | {"action", "status", "diagnostic-code", "remote-mta"}
 
 _IN_TEXT = re.compile(r"(?m)^(?:reporting-mta|final-recipient)[ \t]*:")
 _NO_ADDRESS = "@/|:"  # a route without its end, a file, a command, a list of aliases: the words may say more
@@ -70,7 +70,7 @@ def of_groups(groups: list[Fields], mail: Mail) -> tuple[Fields, tuple[Recipient
     about_message: Fields = {}
     about_recipients: list[Fields] = []
     for group in groups:
-        if _NAMES_RECIPIENT & group.keys():
+        if NAMES_RECIPIENT & group.keys():
             about_recipients.append(group)
         elif about_recipients and "action" in group and "action" not in about_recipients[-1]:
             about_recipients[-1] |= group  # an empty line in the middle of a group
@@ -96,7 +96,7 @@ def split(text: str) -> list[Fields]:
                 groups[-1][name] += " " + line.strip()
         elif match := _FIELD.match(line):
             name = match[1].lower()
-            if name in groups[-1] and name in _OF_RECIPIENT:
+            if name in groups[-1] and name in OF_RECIPIENT:
                 groups.append({})
             groups[-1].setdefault(name, match[2].strip())
     return [group for group in groups if group]
