@@ -219,6 +219,7 @@ async def _writing(database: Database) -> AsyncIterator[Writer]:
         limits=Limits(),
         clock=lambda: NOW,
         recorded=lambda *_: None,
+        company=2,
     )
     task = asyncio.create_task(writer.run())
     try:
@@ -226,6 +227,12 @@ async def _writing(database: Database) -> AsyncIterator[Writer]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def _mark(writer: Writer, delivery_id: int) -> bool:
+    granted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    writer.mark(delivery_id, granted.set_result)
+    return await granted
 
 
 def _accepted(claimed: Claimed) -> Ended:
@@ -236,7 +243,7 @@ def test_a_mark_is_granted_once_it_is_durable(database_url: str) -> None:
     async def main() -> None:
         with _database(database_url, "anna") as (database, (anna,)):
             async with _writing(database) as writer:
-                assert await writer.mark(anna.id)
+                assert await _mark(writer, anna.id)
                 assert _states(database) == ["sending"], "another connection sees it"
 
     asyncio.run(main())
@@ -248,7 +255,7 @@ def test_a_mark_is_refused_to_a_run_that_no_longer_sends(database_url: str) -> N
             with database.begin() as connection:
                 runs.move(connection, anna.run_id, RunEvent.PAUSE, now=NOW)
             async with _writing(database) as writer:
-                assert not await writer.mark(anna.id)
+                assert not await _mark(writer, anna.id)
             assert _states(database) == ["claimed"]
 
     asyncio.run(main())
@@ -258,9 +265,9 @@ def test_an_outcome_is_durable_with_a_mark_that_was_asked_for_later(database_url
     async def main() -> None:
         with _database(database_url, "anna", "bert") as (database, (anna, bert)):
             async with _writing(database) as writer:
-                assert await writer.mark(anna.id)
+                assert await _mark(writer, anna.id)
                 writer.settle(_accepted(anna))
-                assert await writer.mark(bert.id)
+                assert await _mark(writer, bert.id)
                 assert _states(database) == ["accepted", "sending"]
 
     asyncio.run(main())
@@ -273,10 +280,10 @@ def test_no_mark_overtakes_an_outcome_however_many_there_are(sqlite_url: str) ->
         with _database(sqlite_url, *people) as (database, claimed):
             *early, last = claimed
             async with _writing(database) as writer:
-                assert all(await asyncio.gather(*(writer.mark(each.id) for each in early)))
+                assert all(await asyncio.gather(*(_mark(writer, each.id) for each in early)))
                 for each in early:
                     writer.settle(_accepted(each))
-                assert await writer.mark(last.id)
+                assert await _mark(writer, last.id)
                 assert _states(database) == ["accepted"] * len(early) + ["sending"]
 
     asyncio.run(main())
@@ -286,11 +293,11 @@ def test_while_the_database_is_locked_no_mark_is_granted_and_no_outcome_lost(sql
     async def main() -> None:
         with _database(sqlite_url, "anna", "bert") as (database, (anna, bert)):
             async with _writing(database) as writer:
-                assert await writer.mark(anna.id)
+                assert await _mark(writer, anna.id)
                 with contextlib.closing(sqlite3.connect(str(database.path), isolation_level=None)) as other:
                     other.execute("BEGIN IMMEDIATE")
                     writer.settle(_accepted(anna))
-                    wanted = asyncio.create_task(writer.mark(bert.id))
+                    wanted = asyncio.create_task(_mark(writer, bert.id))
                     for _ in range(100):  # reading goes on meanwhile
                         await database.read(deliveries.any_open, anna.run_id)
                         assert not wanted.done()
@@ -327,7 +334,7 @@ def test_a_report_that_overtakes_the_outcome_has_the_last_word(
         with _database(sqlite_url, "anna") as (database, (anna,)):
             async with _writing(database) as writer:
                 if marked:
-                    assert await writer.mark(anna.id)
+                    assert await _mark(writer, anna.id)
                 with database.begin() as connection:
                     said = deliveries.report(connection, anna.id, report, reason="", status="", now=NOW)
                 settlement = Settlement(anna.id, event) if event else None

@@ -221,7 +221,7 @@ def test_a_hung_reset_masks_no_verdict_and_blames_not_the_next_letter(pipelined)
         refused + "\nC: RSET\nHANG", marks=(yes, yes), deadlines=relay.Deadlines(rset=0.02)
     )
     assert [outcome.result for outcome in outcomes] == [Q.REFUSED, Q.UNTRIED]
-    assert server.rest == b""
+    assert b"Subject" not in server.rest
     assert not session.was_usable
 
 

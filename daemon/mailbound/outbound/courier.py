@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,7 @@ from mailbound import classify
 from mailbound.database.deliveries import Claimed, Settlement
 from mailbound.database.outcomes import Ended
 from mailbound.lifecycle import DeliveryEvent
-from mailbound.model import Category, Letter, Outcome, Phase, Result, Verdict
+from mailbound.model import Category, Letter, Outcome, Result, Verdict
 from mailbound.outbound import settling
 from mailbound.outbound.settling import Attempt
 from mailbound.outbound.writer import Writer
@@ -43,7 +44,11 @@ class Item:
 
 
 class Courier:
-    """Takes items from a queue until it is cancelled or told to stop."""
+    """Takes items from a queue until it is cancelled or told to stop.
+
+    A coroutine waits for work and opens the session. From then on the courier is driven by what it is told: the relay
+    has all but a final dot, a mark is granted, a letter ended. A task a letter would cost more than the letter.
+    """
 
     def __init__(
         self,
@@ -71,7 +76,13 @@ class Courier:
         self._sends = sends
         self._session: Session | None = None
         self._stopping = False
-        self.on_wire = False  # a transaction is under way, and its reply worth waiting for
+        self._under_way: list[_Passage] = []  # at most two: one awaits its last reply, one has been announced
+        self._lull: asyncio.Future[None] | None = None  # nothing is under way
+
+    @property
+    def on_wire(self) -> bool:
+        """Return whether a transaction is under way, and its reply worth waiting for."""
+        return bool(self._under_way)
 
     def stop(self) -> None:
         """Take no further item."""
@@ -80,7 +91,7 @@ class Courier:
     async def run(self) -> None:
         """Deliver until told to stop. What is under way then is brought to its end."""
         while not self._stopping:
-            if self._number >= self._relay.concurrency.allowed(time.monotonic()):
+            if not self._allowed():
                 await self._hang_up()
                 await asyncio.sleep(_CROWDED_SECONDS)
                 continue
@@ -95,43 +106,14 @@ class Courier:
         """End the session in good order."""
         await self._hang_up()
 
-    async def _deliver(self, item: Item) -> None:
-        """Bring one delivery to its settlement, whatever happens to the connection or to us."""
-        marked = False
-
-        async def mark() -> bool:
-            nonlocal marked
-            marked = await self._writer.mark(item.letter.delivery_id)
-            return marked
-
-        begun = time.monotonic()
-        if not self._sends(item.claimed.run_id):
-            self._writer.settle(_released(item))
-            return
-        try:
-            session = await self._connected()
-            if item.expires_at is not None and item.expires_at <= self._clock():
-                self._writer.settle(_expired(item))
-                return
-            self.on_wire = True
-            outcome = await session.transact(item.letter, mark)
-        except asyncio.CancelledError:
-            result = Result.UNKNOWN if marked else Result.UNTRIED
-            outcome = Outcome(result, Phase.FINAL_DOT if marked else Phase.MAIL, why="the daemon was stopped")
-            self._settle(item, outcome, marked=marked, seconds=time.monotonic() - begun)
-            raise
-        finally:
-            self.on_wire = False
-        self._relay.report(session, outcome)
-        self._settle(item, outcome, marked=marked, seconds=time.monotonic() - begun)
-
-    def _settle(self, item: Item, outcome: Outcome, *, marked: bool, seconds: float) -> None:
+    def settle(self, passage: _Passage, outcome: Outcome) -> None:
+        """Hand over what became of an item, and tell it to the relay's pacing and to the log."""
         verdict = self._verdict(outcome)
         if verdict is not None and verdict.category is Category.RATE:
             self._relay.concurrency.slow_down(time.monotonic())
-        attempt = Attempt(item.letter.delivery_id, item.letter.attempt, marked, item.resend)
+        item = passage.item
         ended = settling.settle(
-            attempt,
+            Attempt(item.letter.delivery_id, item.letter.attempt, passage.marked, item.resend),
             outcome,
             verdict,
             retry=self._retry,
@@ -141,7 +123,91 @@ class Courier:
             now=self._clock(),
         )
         self._writer.settle(ended)
-        _tell(item, outcome, verdict, ended, seconds)
+        _tell(item, outcome, verdict, ended, time.monotonic() - passage.begun)
+
+    async def _deliver(self, item: Item) -> None:
+        """Deliver an item and those behind it, until there are no more or the session is over."""
+        if self._turned_away(item):
+            return
+        try:
+            session = await self._connected()
+        except asyncio.CancelledError:
+            self._writer.settle(_released(item))
+            raise
+        if self._turned_away(item):  # it may have taken hours
+            return
+        self._lull = asyncio.get_running_loop().create_future()
+        self._begin(session, item)
+        try:
+            await self._lull
+        except asyncio.CancelledError:
+            session.close()
+            raise
+
+    def _begin(self, session: Session, item: Item | None) -> None:
+        """Announce an item; one that the relay cannot take is settled, and the next one announced."""
+        while item is not None:
+            passage = _Passage(self, session, item)
+            objection = session.objection(item.letter)
+            if objection is None:
+                self._under_way.append(passage)
+                session.begin(item.letter, passage)
+                return
+            self._relay.report(session, objection)
+            self.settle(passage, objection)
+            item = self._next()
+        self._pause()
+
+    def _next(self) -> Item | None:
+        """Return the next item that shall be sent now, if there is one and this courier may go on."""
+        while not self._stopping and self._allowed() and self._relay.down_since is None:
+            try:
+                item = self._queue.get_nowait()
+            except asyncio.QueueEmpty:
+                return None
+            if not self._turned_away(item):
+                return item
+        return None
+
+    def mark(self, passage: _Passage) -> None:
+        """Ask for the mark of an item: the relay has all of it but the final dot."""
+        self._writer.mark(passage.item.letter.delivery_id, passage.granted)
+
+    def granted(self, passage: _Passage) -> None:
+        """Send the final dot, and with it the envelope of the next item."""
+        passage.session.finish()
+        if passage.session.usable:
+            self._begin(passage.session, self._next())
+
+    def ended(self, passage: _Passage, outcome: Outcome) -> None:
+        """Settle an item, and go on if nothing else is under way."""
+        self._under_way.remove(passage)
+        self._relay.report(passage.session, outcome)
+        self.settle(passage, outcome)
+        if not self._under_way:
+            self._begin(passage.session, self._next() if passage.session.usable else None)
+
+    def failed(self, error: Exception) -> None:
+        """Let the coroutine raise what went wrong while the courier was told something: it is a bug."""
+        if self._lull is not None and not self._lull.done():
+            self._lull.set_exception(error)
+
+    def _pause(self) -> None:
+        if not self._under_way and self._lull is not None and not self._lull.done():
+            self._lull.set_result(None)
+
+    def _turned_away(self, item: Item) -> bool:
+        """Settle an item that shall not be sent now, and return whether it was one."""
+        if not self._sends(item.claimed.run_id):
+            self._writer.settle(_released(item))
+        elif item.expires_at is not None and item.expires_at <= self._clock():
+            self._writer.settle(_expired(item))
+        else:
+            return False
+        return True
+
+    def _allowed(self) -> bool:
+        return self._number < self._relay.concurrency.allowed(time.monotonic())
 
     def _verdict(self, outcome: Outcome) -> Verdict | None:
         if outcome.reply is None or outcome.result not in {Result.REFUSED, Result.DEFERRED}:
@@ -149,6 +215,8 @@ class Courier:
         return classify.classify_reply(outcome.reply, outcome.phase, self._rules)
 
     async def _connected(self) -> Session:
+        if self._relay.down_since is not None:  # an open session may be one that refuses every MAIL
+            await self._hang_up()
         if self._session is None or not self._session.usable:
             self._session = await self._relay.connect()
         return self._session
@@ -160,6 +228,46 @@ class Courier:
                 await session.quit()
             finally:
                 session.close()
+
+
+class _Passage:
+    """One item on its way through a session; it is the letter's carrier there."""
+
+    __slots__ = ("begun", "courier", "item", "marked", "over", "session")
+
+    def __init__(self, courier: Courier, session: Session, item: Item) -> None:
+        self.courier = courier
+        self.session = session
+        self.item = item
+        self.begun = time.monotonic()
+        self.marked = False
+        self.over = False
+
+    def ready(self) -> None:
+        with self._watched():
+            self.courier.mark(self)
+
+    def granted(self, yes: bool) -> None:  # noqa: FBT001 - it is the whole answer
+        if self.over:
+            return  # the session was closed meanwhile; what was marked is released by what ended it
+        self.marked = yes
+        with self._watched():
+            if yes:
+                self.courier.granted(self)
+            else:
+                self.session.withdraw()
+
+    def ended(self, outcome: Outcome) -> None:
+        self.over = True
+        with self._watched():
+            self.courier.ended(self, outcome)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, the event loop would only log it
+            self.courier.failed(error)
 
 
 def _released(item: Item) -> Ended:

@@ -76,6 +76,7 @@ class Outbound:
             limits=parts.limits,
             clock=parts.clock,
             recorded=_tell_bounce,
+            company=2 * parts.connections,
         )
         retry = Backoff(
             parts.sending.retry_first.total_seconds(), parts.sending.retry_longest.total_seconds()
@@ -234,14 +235,12 @@ def _open_now(activity: Activity, now: datetime) -> bool:
     return schedule.Window.thaw(activity.window, activity.time_zone).contains(now)
 
 
-def _tell_bounce(ended: Ended, recorded: Recorded | None) -> None:
-    if recorded is None:
-        return
+def _tell_bounce(delivery_id: int, recorded: Recorded) -> None:
     verdict = recorded.finding.verdict
     log.info(
         "bounce.recorded",
         bounce=recorded.bounce_id,
-        delivery=ended.delivery_id,
+        delivery=delivery_id,
         evidence=recorded.finding.evidence,
         category=verdict.category,
         permanent=verdict.permanent,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,11 +24,14 @@ _LARGEST = 500
 _LINGER_SECONDS = 0.001
 """How long the writer waits for company: a commit for ten connections costs little more than for one."""
 
+Granted = Callable[[bool], None]
+"""Told whether the final dot of a delivery may go out."""
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
 class _Mark:
     delivery_id: int
-    granted: asyncio.Future[bool]
+    granted: Granted
 
 
 class Writer:
@@ -45,18 +49,25 @@ class Writer:
         store_id: int,
         limits: Policy,
         clock: Callable[[], datetime],
-        recorded: Callable[[Ended, Recorded | None], None],
+        recorded: Callable[[int, Recorded], None],
+        company: int,
     ) -> None:
-        """Write nothing yet. `recorded` is called for every outcome once it is durable."""
+        """Write nothing yet.
+
+        `recorded` is called with the delivery of every bounce once it is durable. With a `company` of outcomes and
+        marks waiting, as many as come from all connections at once, the writer lingers no longer.
+        """
         self._database = database
         self._node_id = node_id
         self._store_id = store_id
         self._limits = limits
         self._clock = clock
         self._recorded = recorded
+        self._company = company
         self._ended: list[Ended] = []
         self._marks: list[_Mark] = []
         self._work = asyncio.Event()
+        self._crowded = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -65,12 +76,10 @@ class Writer:
         self._ended.append(ended)
         self._wake()
 
-    async def mark(self, delivery_id: int) -> bool:
-        """Return whether the final dot of a delivery may go out; its mark is durable then."""
-        mark = _Mark(delivery_id, asyncio.get_running_loop().create_future())
-        self._marks.append(mark)
+    def mark(self, delivery_id: int, granted: Granted) -> None:
+        """Tell `granted` whether the final dot of a delivery may go out; its mark is durable then."""
+        self._marks.append(_Mark(delivery_id, granted))
         self._wake()
-        return await mark.granted
 
     async def flush(self) -> None:
         """Wait until everything handed over is durable."""
@@ -80,23 +89,31 @@ class Writer:
         """Commit what is handed over, for ever. While the database cannot write, no mark is granted."""
         while True:
             await self._work.wait()
-            self._work.clear()
-            await asyncio.sleep(_LINGER_SECONDS)
-            while self._ended or self._marks:
-                ended, self._ended = self._ended[:_LARGEST], self._ended[_LARGEST:]
-                # A mark may overtake no outcome: with some left over, the marks wait for the next commit.
-                marks, self._marks = ([], self._marks) if self._ended else (self._marks, [])
-                await self._commit(ended, marks)
-            self._idle.set()
+            await self._linger()
+            ended, self._ended = self._ended[:_LARGEST], self._ended[_LARGEST:]
+            # A mark may overtake no outcome: with some left over, the marks wait for the next commit.
+            marks, self._marks = ([], self._marks) if self._ended else (self._marks, [])
+            await self._commit(ended, marks)
+            if not self._ended and not self._marks:
+                self._work.clear()
+                self._idle.set()
+
+    async def _linger(self) -> None:
+        """Wait a moment, unless everyone is here who can come."""
+        if len(self._ended) + len(self._marks) >= self._company:
+            return
+        self._crowded.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                await self._crowded.wait()
 
     async def _commit(self, ended: list[Ended], marks: list[_Mark]) -> None:
         while True:
-            ids = [mark.delivery_id for mark in marks if not mark.granted.done()]
             try:
                 committed = await self._database.run(
                     outcomes.commit,
                     ended,
-                    ids,
+                    [mark.delivery_id for mark in marks],
                     node_id=self._node_id,
                     store_id=self._store_id,
                     limits=self._limits,
@@ -105,20 +122,20 @@ class Writer:
             except InvalidTransition:
                 raise  # a bug, which trying again would only hide; what is in doubt is recovered at the next start
             except DatabaseError as error:
-                log.error("database.failed", why=str(error), outcomes=len(ended), marks=len(ids))
+                log.error("database.failed", why=str(error), outcomes=len(ended), marks=len(marks))
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
-                self._announce(committed, ended, marks)
+                self._announce(committed, marks)
                 return
 
-    def _announce(self, committed: Committed, ended: list[Ended], marks: list[_Mark]) -> None:
+    def _announce(self, committed: Committed, marks: list[_Mark]) -> None:
         for mark in marks:
-            if not mark.granted.done():
-                mark.granted.set_result(mark.delivery_id in committed.marked)
-        for item in ended:
-            if item.delivery_id in committed.states:
-                self._recorded(item, committed.recorded.get(item.delivery_id))
+            mark.granted(mark.delivery_id in committed.marked)
+        for delivery_id, recorded in committed.recorded.items():
+            self._recorded(delivery_id, recorded)
 
     def _wake(self) -> None:
         self._idle.clear()
         self._work.set()
+        if len(self._ended) + len(self._marks) >= self._company:
+            self._crowded.set()

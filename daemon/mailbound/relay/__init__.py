@@ -18,11 +18,12 @@ from mailbound.relay.failures import AuthRefused, SessionError, TlsFailed, Unrea
 from mailbound.relay.opening import open  # noqa: A004 - read as `relay.open`
 from mailbound.relay.relay import Relay
 from mailbound.relay.session import Session
-from mailbound.relay.transaction import Mark
+from mailbound.relay.transaction import Carrier, Mark
 
 __all__ = (
     "Account",
     "AuthRefused",
+    "Carrier",
     "Deadlines",
     "Extensions",
     "Mark",

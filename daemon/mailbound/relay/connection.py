@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from mailbound.model import Phase, Reply
@@ -59,8 +60,11 @@ class Connection(asyncio.Protocol):
         self._queue: deque[Expectation] = deque()
         self._due = 0.0  # when the head of the queue must have been answered
         self._timer: asyncio.TimerHandle | None = None
-        self._quiet: asyncio.Future[None] | None = None  # somebody waits for the queue to be empty
-        self._writable: asyncio.Future[None] | None = None  # somebody waits for the relay to read
+        self._when_quiet: Callable[[], None] | None = None  # what waits for the queue to be empty
+        self._rest = memoryview(b"")  # of a body that is being poured
+        self._poured: Callable[[], None] | None = None  # what waits for its end
+        self._block_seconds = 0.0
+        self._patience: asyncio.TimerHandle | None = None  # with a relay that does not read it
         self._paused = False
         self._gone = self._loop.create_future()
         transport.set_protocol(self)
@@ -85,22 +89,31 @@ class Connection(asyncio.Protocol):
         if not self.closed:
             self._transport.write(data)
 
-    async def pour(self, body: bytes, *, seconds: float) -> bool:
-        """Write `body` as fast as the relay reads it. False if the connection is closed by the end.
+    def pour(self, body: bytes, poured: Callable[[], None], *, seconds: float) -> None:
+        """Write `body` as fast as the relay reads it, then call `poured`; call it, too, if the connection ends.
 
         A block may take `seconds`.
         """
-        for start in range(0, len(body), BLOCK):
-            self.write(body[start : start + BLOCK] if len(body) > BLOCK else body)
-            if self._paused and not self.closed:
-                await self._drain(seconds)
-        return not self.closed
+        self._rest, self._poured, self._block_seconds = memoryview(body), poured, seconds
+        self._pour_on()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Return True if no reply is expected."""
+        return not self._queue
+
+    def when_quiet(self, then: Callable[[], None]) -> None:
+        """Call `then` as soon as no reply is expected any more, or the connection is closed. One may wait."""
+        if self._queue:
+            self._when_quiet = then
+        else:
+            then()
 
     async def quiet(self) -> None:
         """Wait until no reply is expected any more, or the connection is closed."""
-        if self._queue:
-            self._quiet = self._loop.create_future()
-            await self._quiet
+        reached = self._loop.create_future()
+        self.when_quiet(lambda: _wake(reached))
+        await reached
 
     def lose(self, why: str) -> None:
         """End the connection at once, dropping what was not sent yet, and tell everyone who waits."""
@@ -114,8 +127,9 @@ class Connection(asyncio.Protocol):
         while self._queue:
             expectation = self._queue.popleft()
             expectation.asker.lost(expectation.phase, why)
-        _wake(self._quiet)
-        _wake(self._writable)
+        self._end_patience()
+        self._end_pouring()
+        self._tell_quiet()
 
     async def finish(self, *, seconds: float) -> None:
         """End the connection in an orderly way, within `seconds`."""
@@ -148,7 +162,7 @@ class Connection(asyncio.Protocol):
         if due == 0 and self._reader.partial:
             self.lose("the relay said more than it was asked")
         elif not self._queue:
-            _wake(self._quiet)
+            self._tell_quiet()
 
     def eof_received(self) -> None:
         """Learn that the relay hung up; see `asyncio.Protocol`."""
@@ -166,7 +180,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Learn that it caught up; see `asyncio.Protocol`."""
         self._paused = False
-        _wake(self._writable)
+        if self._patience is not None:
+            self._pour_on()
 
     # How
 
@@ -181,13 +196,32 @@ class Connection(asyncio.Protocol):
         self.last_words = reply
         self.lose(f"the relay said, unasked, {reply}")
 
-    async def _drain(self, seconds: float) -> None:
-        self._writable = self._loop.create_future()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._writable
-        except TimeoutError:
-            self.lose(f"the relay read nothing for {seconds:g} s")
+    def _pour_on(self) -> None:
+        self._end_patience()
+        while self._rest and not self._paused and not self.closed:
+            self._transport.write(self._rest[:BLOCK])
+            self._rest = self._rest[BLOCK:]
+        if self._paused and not self.closed:
+            why = f"the relay read nothing for {self._block_seconds:g} s"
+            self._patience = self._loop.call_later(self._block_seconds, self.lose, why)
+        else:
+            self._end_pouring()
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _end_pouring(self) -> None:
+        self._rest = memoryview(b"")
+        poured, self._poured = self._poured, None
+        if poured is not None:
+            poured()
+
+    def _tell_quiet(self) -> None:
+        then, self._when_quiet = self._when_quiet, None
+        if then is not None:
+            then()
 
     def _watch(self) -> None:
         """Give the head of the queue its time. One timer serves all: it fires rarely and then looks again."""

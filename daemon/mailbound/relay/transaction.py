@@ -12,8 +12,8 @@ recipient's, and what breaks after it (a 421, a hung RSET) takes nothing back.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from mailbound.model import Letter, Outcome, Phase, Reply, Result
 from mailbound.relay import body, commands
@@ -29,25 +29,50 @@ _TOO_MANY = StatusCode(5, 5, 3)
 _ENVELOPE = (Phase.MAIL, Phase.RCPT, Phase.DATA)
 
 
+class Carrier(Protocol):
+    """Who sends a letter. `ended` is called exactly once, `ready` before it at most once."""
+
+    def ready(self) -> None:
+        """Mark the letter, for the relay has all of it but the final dot; then finish or withdraw."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Learn how the letter ended."""
+
+
 class Transaction:
-    """A transaction under way on a `connection`. `content` is the letter's, with CRLF throughout."""
+    """A transaction on a `connection`, told to its carrier."""
+
+    __slots__ = (
+        "_begun",
+        "_carrier",
+        "_connection",
+        "_content",
+        "_deadlines",
+        "_grouped",
+        "_lines",
+        "_recipient_accepted",
+        "_verdict",
+        "over",
+    )
 
     def __init__(
         self,
         connection: Connection,
         letter: Letter,
-        content: bytes,
+        carrier: Carrier,
         *,
         extensions: commands.Extensions,
         deadlines: Deadlines,
     ) -> None:
         """Prepare the commands; nothing is written."""
+        self.over = False  # its end was told
         self._connection = connection
-        self._content = content
+        self._carrier = carrier
+        self._content = body.with_crlf(letter.content)
         self._deadlines = deadlines
         self._grouped = extensions.pipelining
         self._lines = {
-            Phase.MAIL: commands.mail(letter, content, extensions),
+            Phase.MAIL: commands.mail(letter, self._content, extensions),
             Phase.RCPT: commands.rcpt(letter, extensions),
             Phase.DATA: b"DATA\r\n",
             Phase.FINAL_DOT: body.TERMINATOR,
@@ -56,27 +81,35 @@ class Transaction:
         self._begun = False  # MAIL was accepted: the relay holds an envelope
         self._recipient_accepted = False
         self._verdict: Outcome | None = None
-        self._decision: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, mark: Mark) -> Outcome:
-        """Send the letter, and return how it ended. Raises only what `mark` raises."""
-        self._ask(*(_ENVELOPE if self._grouped else _ENVELOPE[:1]))
-        verdict = await self._decision  # None: the relay awaits the body
-        if verdict is not None:
-            return verdict
-        if not await self._connection.pour(body.stuffed(self._content), seconds=self._deadlines.block):
-            return self._cut_short()
-        if not await mark():
-            # A DATA cannot be taken back: only an end of the connection keeps the relay from sending.
-            self._connection.lose("a letter was withdrawn")
-            return Outcome(Result.WITHDRAWN, Phase.BODY, why="the mark was refused")
+    # What the session does with it
+
+    def begin(self) -> None:
+        """Send the envelope."""
         if self._connection.closed:
-            return self._cut_short()
-        self._decision = asyncio.get_running_loop().create_future()
-        self._ask(Phase.FINAL_DOT)
-        verdict = await self._decision
-        assert verdict is not None  # noqa: S101 - every answer and every loss gives one
-        return verdict
+            self._verdict = Outcome(Result.UNTRIED, Phase.MAIL, why=self._connection.why)
+            self._conclude()
+            return
+        self._ask(*(_ENVELOPE if self._grouped else _ENVELOPE[:1]))
+
+    def finish(self) -> None:
+        """Send the final dot: the letter is marked."""
+        if self._connection.closed:
+            self.abandon()
+        else:
+            self._ask(Phase.FINAL_DOT)
+
+    def withdraw(self) -> None:
+        """End the connection: the letter must not be sent any more."""
+        self._connection.lose("a letter was withdrawn")
+        self._verdict = Outcome(Result.WITHDRAWN, Phase.BODY, why="the mark was refused")
+        self._conclude()
+
+    def abandon(self) -> None:
+        """Conclude that the connection did not survive the body: the final dot was never sent."""
+        if self._verdict is None:
+            self._verdict = self._cut_short()
+        self._conclude()
 
     # What the connection tells it
 
@@ -93,6 +126,7 @@ class Transaction:
                 self._refused_or_accepted(reply)
             case Phase.FINAL_DOT:  # it was a lone dot
                 self._reset(reply)
+                self._conclude()
             case _:
                 if reply.code // 100 != 2:
                     self._connection.lose(f"the relay answered RSET with {reply}")
@@ -127,12 +161,17 @@ class Transaction:
         if reply.code // 100 != 3:
             self._refuse(Phase.DATA, reply)
         elif self._verdict is None:
-            self._conclude()
+            self._connection.pour(body.stuffed(self._content), self._poured, seconds=self._deadlines.block)
         else:
             # No recipient, yet the relay waits for a message: it gets an empty one (RFC 2920 §3.1). Had it a
             # recipient, `_rcpt_answered` would have broken off: an empty message must reach nobody.
             self._ask(Phase.FINAL_DOT)
-            self._conclude()
+
+    def _poured(self) -> None:
+        if self._connection.closed:
+            self.abandon()
+        else:
+            self._carrier.ready()
 
     def _refused_or_accepted(self, reply: Reply) -> None:
         if reply.code // 100 == 2:
@@ -180,11 +219,12 @@ class Transaction:
         self._conclude()
 
     def _conclude(self) -> None:
-        if not self._decision.done():
-            self._decision.set_result(self._verdict)
+        if not self.over and self._verdict is not None:
+            self.over = True
+            self._carrier.ended(self._verdict)
 
     def _cut_short(self) -> Outcome:
-        """Return the outcome of a body that the connection did not survive: the final dot was never sent."""
+        """Return the outcome of a body without a final dot."""
         words = self._connection.last_words
         if words and words.code // 100 in (4, 5):
             return judge(Phase.BODY, words)  # some relays refuse a body before its end
