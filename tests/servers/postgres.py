@@ -30,8 +30,9 @@ _SETTINGS = {
 class Postgres:
     """The newest PostgreSQL of this machine; a context manager that runs it while it is open."""
 
-    def __init__(self) -> None:
-        """Number the databases from 1."""
+    def __init__(self, **settings: str) -> None:
+        """Number the databases from 1. `settings` of the server go before those that make it forget."""
+        self._settings = {**_SETTINGS, **settings}
         self._numbers = itertools.count(1)
 
     def __enter__(self) -> Self:
@@ -72,7 +73,7 @@ class Postgres:
 
     def _start(self) -> None:
         self.port = processes.free_ports(["postgres"])["postgres"]
-        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+        settings = [f"--{name}={value}" for name, value in self._settings.items()]
         command = [need("postgres"), "-D", f"{self.home}/data", "-p", str(self.port), *settings]
         log = self.home / "log"
         self._process = processes.start(command, log=log, user=_USER)
