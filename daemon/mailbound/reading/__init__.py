@@ -146,7 +146,7 @@ def _enclosed(mail: Mail) -> Report | None:
 
 def _nameless(mail: Mail, about: dict[str, str]) -> Report | None:
     """Return the report of a mail system that names nobody: our own token may still tell whom it means."""
-    is_report = mail.part.content_type == "multipart/report"
+    is_report = mail.is_delivery_report
     if not is_report and not (mail.is_from_daemon and (mail.is_from_nobody or mail.given_back)):
         return None  # anybody can call themselves a mail system; that the mailbox is full is a favourite of theirs
     if prose.tells(mail):

@@ -6,6 +6,7 @@ looks at is one line, however long it is, so that a mail of any size stays a pag
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +48,25 @@ class Line:
 
 def lay_out(raw: bytes) -> tuple[Line, ...]:
     """Return the mail that `raw` is, line by line. Nothing makes it raise."""
-    return tuple(_Page(raw).lines())
+    return tuple(_without_noise(_Page(raw).lines()))
+
+
+def _without_noise(lines: Iterator[Line]) -> Iterator[Line]:
+    """Yield the lines, with one in the place of those that follow each other and are no text."""
+    for is_noise, group in itertools.groupby(
+        lines, lambda line: line.zone is not Zone.NOTE and _is_noise(line.text)
+    ):
+        if not is_noise:
+            yield from group
+            continue
+        noise = list(group)
+        first, last = noise[0].first, noise[-1].last
+        what = f"[{_counted(sum(len(line.text) for line in noise), 'character')} that are no text]"
+        yield Line(first, last, Zone.NOTE, noise[0].part, what)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 class _Page:
@@ -118,7 +137,8 @@ class _Page:
                 yield Line(first, number - 1, zone, index, text)
             held, first = [], number
         if first < self._number:
-            yield Line(first, self._number - 1, Zone.NOTE, index, "[no reader looks at this]")
+            what = f"[{_counted(self._number - first, 'line')} that no reader looks at]"
+            yield Line(first, self._number - 1, Zone.NOTE, index, what)
 
     def _take(self, end: int) -> tuple[bytes, int]:
         """Return the octets up to `end` without the newline that ends them, and the number of their first line."""
@@ -138,9 +158,8 @@ def _texts(raw: bytes, charset: str, zone: Zone, *, quoted: bool) -> list[str]:
     text = structure.text_of(structure.decoded(raw, "quoted-printable") if quoted else raw, charset)
     if zone is not Zone.BODY:
         text = structure.decoded_words(text)
-    return [_readable(each.rstrip()[:WIDTH_LIMIT]) for each in text.split("\n")]
+    return [each.rstrip()[:WIDTH_LIMIT] for each in text.split("\n")]
 
 
-def _readable(text: str) -> str:
-    odd = len(_NO_TEXT.findall(text))
-    return f"[{len(text)} characters that are no text]" if odd * _NO_TEXT_SHARE > len(text) else text
+def _is_noise(text: str) -> bool:
+    return len(_NO_TEXT.findall(text)) * _NO_TEXT_SHARE > len(text)

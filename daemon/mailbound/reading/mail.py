@@ -24,6 +24,9 @@ ADDRESSES_LIMIT = 16 * 1024
 WORDS_LIMIT = 64 * 1024
 """How many characters of its own words are read: a report says what it has to say at its top."""
 
+OPENING_LIMIT = 600
+"""Within how many characters of its own words a report says what it is about, unless its headers did."""
+
 TARGETS_LIMIT = 100
 """How many addresses a returned message may be for."""
 
@@ -123,7 +126,8 @@ class Mail:
     def is_from_daemon(self) -> bool:
         """Tell whether a mail system calls itself its sender."""
         stated = self.headers.text("from") or self.headers.text("sender")
-        return stated.strip().endswith("<>") or bool(phrases.DAEMON.search(phrases.small(stated)))
+        low = phrases.small(stated).strip()
+        return low.endswith("<>") or bool(phrases.DAEMON.search(low) or phrases.OFFICE.search(low))
 
     @Once
     def calls_itself_report(self) -> bool:
@@ -132,15 +136,55 @@ class Mail:
 
     @Once
     def may_report(self) -> bool:
-        """Tell whether its headers let it be a report of a mail system at all."""
+        """Tell whether it can be a report of a mail system at all: one wrote it, or it is laid out as one."""
+        if self.is_by_system:
+            return True
+        if phrases.DAEMON.search(self.sender):
+            return self._is_laid_out_as_report
+        is_of_people = self.is_discussion or "in-reply-to" in self.headers
+        return self.calls_itself_report and not is_of_people and self._is_laid_out_as_report
+
+    @Once
+    def is_by_system(self) -> bool:
+        """Tell whether its headers show that a mail system wrote it. Anybody can set a subject; this few set."""
+        stated = self.headers.text("from")
         return (
-            self.has_null_path
-            or self.is_from_daemon
+            self.is_from_nobody
+            or self.is_delivery_report
             or "x-failed-recipients" in self.headers
-            or self.part.content_type == "multipart/report"
             or "x-mlserver" in self.headers
-            or (bool(phrases.REPORT_SUBJECT.search(self.small_subject)) and not self.is_discussion)
+            or bool(phrases.SYSTEM.search(self.sender) or phrases.SYSTEM.match(phrases.small(stated)))
         )
+
+    @property
+    def _comes_from_people(self) -> bool:
+        """Tell whether its reverse-path is somebody's, while no mail system is named as its author either."""
+        path = self.headers.get("return-path")
+        return "@" in path and not phrases.DAEMON.search(self.sender) and not phrases.SYSTEM.search(phrases.small(path))
+
+    @Once
+    def is_delivery_report(self) -> bool:
+        """Tell whether its parts are those of a report on deliveries: there are reports on signatures and TLS, too."""
+        stated = self.part.parameter("report-type").lower()
+        return self.part.content_type == "multipart/report" and (not stated or "deliver" in stated or "status" in stated)
+
+    @Once
+    def _is_laid_out_as_report(self) -> bool:
+        """Tell whether it gives back a message, or speaks of one that failed before it says anything of its own."""
+        if any(not phrases.SYSTEM.search(_author(message)) for message in self.given_back):
+            return True  # what a system wrote would be a report that somebody passes on
+        if self._comes_from_people:
+            return False
+        begin = min(
+            (match.start() for pattern in (phrases.UNDELIVERED, phrases.LATER) if (match := pattern.search(self.small_words))),
+            default=None,
+        )
+        if begin is None or begin > OPENING_LIMIT:
+            return False
+        paragraph = self.small_words[begin : begin + 200].partition("\n\n")[0]
+        before = self.small_words[:begin]
+        subject = self.small_subject if phrases.DAEMON.search(self.sender) else ""
+        return bool(phrases.MESSAGE.search(f"{subject}\n{before}{paragraph}")) and not phrases.PERSONAL.search(before)
 
     @Once
     def is_discussion(self) -> bool:
@@ -239,6 +283,11 @@ def _is_header(part: Part) -> bool:
     """Tell whether a part that calls itself a text is the header of a returned message, and no delivery status."""
     begin = part.text[:4000].lstrip()
     return bool(_HEADER.match(begin)) and not _STATUS.search(phrases.small(begin))
+
+
+def _author(message: bytes) -> str:
+    """Return who wrote a message that is given back, in lower case; "" if its header does not say."""
+    return next(iter(field_values(split_header(message)[0], b"from")), "").lower()
 
 
 def _unquoted(text: str) -> str:

@@ -164,11 +164,14 @@ def _deciding_words(page: Page, report: Report, parts: list[int]) -> Iterator[St
     else:
         return
     text = page.words
-    for pattern in patterns:
-        if match := pattern.search(text.small):
-            begin, end = text.joined.rfind("\n", 0, match.start()) + 1, text.joined.find("\n", match.end())
-            yield from text.stretches(begin, len(text.joined) if end < 0 else end)
-            return
+    match = next(filter(None, (pattern.search(text.small) for pattern in patterns)), None)
+    if match is None:
+        return
+    begin, end = match.span()
+    if patterns is _SENTENCES:  # a pattern is as short as it may be; people want the sentence
+        begin = text.joined.rfind("\n", 0, begin) + 1
+        end += len(text.joined[end:].partition("\n")[0])
+    yield from text.stretches(begin, end)
 
 
 # --- what it says of whom ----------------------------------------------------------------------------------
@@ -181,8 +184,10 @@ def _said(page: Page, report: Report) -> Iterator[Found]:
         for name in (one.final_recipient, one.original_recipient)
         if name
     }
-    if report.part == "dsn":
-        indexes = page.of(Zone.BODY, page.parts(dsn.TYPES)) or page.words.indexes
+    if report.part.endswith("dsn"):
+        indexes: Sequence[int] = page.of(Zone.BODY, page.parts(dsn.TYPES)) or page.words.indexes
+        if report.part != "dsn":
+            indexes = page.everything.indexes
         found = [*_of_status(page, indexes, known)]
         text = Text(page.lines, indexes)
         if any(text.find(one.diagnostic_code) is None for one in report.recipients):
@@ -205,12 +210,15 @@ def _said(page: Page, report: Report) -> Iterator[Found]:
 def _of_status(page: Page, indexes: Sequence[int], known: set[str]) -> Iterator[Found]:
     """Yield what stands in the groups of a delivery status (RFC 3464 §2.3) that name one of `known`."""
     local = {name.partition("@")[0] for name in known}
-    is_meant = False
+    is_meant, names = False, frozenset[str]()
     for group in page.groups(indexes):
+        before, names = names, frozenset(field.name for field in group)
         naming = [field for field in group if field.name in dsn.NAMES_RECIPIENT]
         if naming:
             told = {dsn.recipient_address(field.value).lower() for field in naming}
             is_meant = bool(told & (known | local))
+        elif "action" not in names or "action" in before:  # else an empty line in the middle of a group
+            is_meant = False
         if not is_meant:
             continue
         yield from _addresses(page, naming, known)

@@ -31,6 +31,7 @@ _BY_NAME = re.compile(
     rf"^[\s*•]*+(?P<label>['\"]?[^\W\d_][\w .,'\u2019\"-]{{0,60}}?)[ ]?[(<](?P<address>{ADDRESS.pattern})[)>]"
     r"(?P<rest>(?:<mailto:[^<>]*>)?\s*)$"
 )
+_BEHIND = re.compile(rf"(?i)^\s*\((?:ultimately )?generated (?:from|by) <?(?P<address>{ADDRESS.pattern})>?\)?(?P<rest>.*)")
 _X400 = re.compile(rf"(?i)^.{{0,300}}?\bsmtp=(?P<address>{ADDRESS.pattern})(?P<rest>.*)")
 _ENVELOPE = re.compile(rf"(?i)\brcpt to:[ \t]*<?(?P<address>{ADDRESS.pattern})")
 _LOCAL = re.compile(r"[ \t]*<?(?P<name>[\w.+-]{1,64})>?(?:[ \t]*\([^()]*\))?[ \t]*\Z")
@@ -67,6 +68,7 @@ def in_line(line: str, *, is_open: bool) -> re.Match[str] | None:
         _TRANSCRIPT.match(line)
         or (_INLINE.search(line) if UNDELIVERED.search(small(line)) else None)
         or _X400.match(line)
+        or _BEHIND.match(line)
     )
 
 

@@ -28,15 +28,27 @@ DAEMON = any_of(
     r"post[-_.]?master",
     r"mail(?:er)?[-_.]?delivery(?:[-_. ](?:sub)?system)?",
     r"mail (?:system|administrator|transfer agent)",
-    r"(?:system )?administrator|systemadministrator|administrateur syst[eè]me|システム管理者",
-    r"double-bounce",
-    r"microsoft ?exchange\w*",
-    r"[\w-]*mail[-_]?error|mdaemon|mta|ndr",
-    r"[\w-]*bounces?",
+    r"double-bounce|microsoftexchange\w*|[\w-]*mail[-_]?error|mdaemon",
     prefix=r"(?:^|[<\"\s(])",
     suffix=r"(?:@|[>\")\s]|$)",
 )
 """The names that mail systems write in From."""
+
+OFFICE = any_of(
+    r"(?:system |mail )?administrator|systemadministrator|administrateur syst[eè]me|システム管理者",
+    r"microsoft (?:exchange|outlook)|mta|ndr|[\w-]*bounces?",
+    prefix=r"(?:\A|<)\"?",
+    suffix=r"\"?\s*(?:[<(@]|\Z)",
+)
+"""Those that are one only if nothing else stands there: there are Exchange teams, and a broadcaster called NDR."""
+
+SYSTEM = any_of(
+    r"[\w.-]*mail(?:er)?[-_.\s]?da?emon[\w.-]*(?:@|[>\")\s]|$)",
+    r"mail(?:er)?[-_.\s]?delivery[-_.\s](?:sub)?system\b|double-bounce@|microsoftexchange\w+@",
+    r"[\w.-]*smtp[\w-]*_service@|mdaemon@",
+    prefix=r"(?:^|[<\"(])",
+)
+"""Those that only programs bear. A postmaster is a person, too, and an administrator any phisher."""
 
 REPORT_SUBJECT = any_of(
     r"un-?deliver|nondeliver|unzustellbar|non remis|no se puede entregar",
@@ -71,10 +83,24 @@ RETURNED_BELOW = any_of(
 )
 """The line, after a newline, with which a mailer introduces what it gives back. Nothing behind it is its own."""
 
+MESSAGE = any_of(
+    r"(?<![\w./@-])e?-?mails?(?![\w.@/:-])|\bmessages?\b|nachricht|courriel|messagg|mensa[jg]e|bericht\b",
+    r"meddeland|melding|viesti|wiadomo|zpr[aá]v|[uü]zenet|ileti|письм|сообщени|メール|メッセージ|邮件|郵件|메일|메시지",
+    r"delivery (?:to|of|has|fail)|zustellung|remise|entrega\b|consegna\b|bezorging|\berror",
+)
+"""What mail systems send, and to whom."""
+
+PERSONAL = any_of(
+    r"\?|\b(?:my|thanks|anyone|everybody|click|mein\w*|deine?\w*|hallo|bonjour|hola)\b",
+    r"\bi (?:get|got|tried|keep|see|have|sent)\b|please (?:help|advi[sc]e|tell|note)",
+    r"\bdear (?:all|customer|friend|sir|subscriber|user|valued)|https?://",
+)
+"""What a person says before they show a report to somebody."""
+
 UNDELIVERED = any_of(
     r"(?:not|n['\u2019]t|never|cannot)(?: yet)?(?: been| be)?(?: able to(?: be)?)?(?: successfully)? "
     r"(?:deliver|reach|sent?\b|process|accept|complete|collect|deliverable)",
-    r"un-?deliver|nondeliver|unable to (?:deliver|send|relay|complete)|still not",
+    r"un-?deliver|nondeliver|unable to (?:deliver|send|relay|complete|contact)|still not|(?:may|might) not exist",
     r"deliver\w* (?:\w+ ){0,6}fail|fail\w* (?:\w+ ){0,4}(?:deliver|recipient|address)",
     r"(?:fatal|permanent|delivery|transient) (?:\S+ )?errors?|error (?:\w+ ){0,4}deliver",
     r"follow(?:ing)? (?:\w+ ){0,2}(?:address|recipient|destination|user)",
@@ -89,11 +115,12 @@ UNDELIVERED = any_of(
     r"no (?:se )?(?:ha )?p[uo]d?[eio]\w* (?:ser )?entrega|no pudo|no se (?:ha )?entreg",
     r"non (?:[eè]|[eè]['\u2019]) ?(?:stato )?(?:possibile|consegnat|recapitat)|consegna non riuscita",
     r"n[aã]o (?:p[oôu]de|foi) ",
+    r"is mislukt|misslyckades|mislykkedes|ep[aä]onnistui|nie powiod[lł]|se nezda[rř]il|konnte nicht|non riuscita",
     r"niet (?:worden )?(?:afgeleverd|bezorgd|bestel)|onbestelbaar|(?:inte|ikke|ikkje) (?:levere|sende)",
     r"nie (?:mog[lł]\w+|zosta[lł]\w*)(?: zosta[cć])? (?:dostarczon|dor[eę]czon)|nebylo mo[zž]n[eé]|nedoru[cč]it",
     r"ei voitu (?:toimittaa|l[aä]hett)|nem (?:lehet|siker[uü]lt)|k[eé]zbes[ií]thetetlen|iletilemedi|teslim edilemedi",
     r"доставлен|доставить|配信(?:でき|不能|されません)|送信(?:でき|エラー)|届(?:き|け)",
-    r"无法(?:投递|送达|发送)|退信|退回|投递失败",
+    r"(?:无法|未能)(?:投递|送达|发送|向|传递)|退信|退回|(?:投递|发送)失败|不存在",
     r"無法(?:投遞|傳遞|送達|寄送)|배달(?:되지|하지|할 수)|전송(?:되지|할 수)|반송",
 )
 """That something did not arrive."""
@@ -139,7 +166,8 @@ LIST_REFUSES = any_of(
 """How a list manager returns what was sent to the list `address`."""
 
 ABSENCE_SUBJECT = any_of(
-    r"auto(?:mat(?:ic|ed|ische?|isk|yczna))?[-\s_]*(?:re(?:ply|sponse|sponder)|antwo?ord?t?|svar|vastaus|odpowied\w+)",
+    r"auto(?:mat(?:ic|ed|ische?|isk|yczna))?[-\s_]*(?:re(?:ply|sponse|sponder)|antwo?ord?t?|svar|vastaus|odpowied\w+|odpov\w+|yan[iı]t)",
+    r"automa(?:attinen|tyczna|tick[aá]|tick[yý]|atselt|tisks) \w+|otomatik yan[iı]t|r[aă]spuns automat|αυτ[οό]ματη απ[αά]ντηση",
     r"autoreply|auto: .*\b(?:out|away|absen|leave|office)",
     r"r[eé]ponse automatique|(?:message|courriel) automatique|respuesta autom[aá]tica",
     r"resposta autom[aá]tica|risposta automatica|autom\w+ v[aá]lasz|автоответ|автоматический ответ",

@@ -38,6 +38,7 @@ _HTML_DROPPED = (("<style", "</style"), ("<script", "</script"), ("<head>", "</h
 _HTML_BREAK = re.compile(
     r"(?i)<(?:br|/?p|/?div|/?tr|/?table|/?li|/?ul|/?h\d|hr|/?blockquote)\b[^<>]{0,2000}>\s*"
 )
+_HTML_CELL = re.compile(r"(?i)<t[dh]\b[^<>]{0,2000}>")
 _HTML_TAG = re.compile(r"<[a-zA-Z/!?][^<>]{0,4000}>")
 
 
@@ -253,7 +254,7 @@ def plain_text(source: str) -> str:
     """Return the text of an HTML page, a line for each block."""
     for begin, end in _HTML_DROPPED:
         source = _without(source, begin, end)
-    source = _HTML_BREAK.sub("\n", source)
+    source = _HTML_CELL.sub(" ", _HTML_BREAK.sub("\n", source))
     return html.unescape(_HTML_TAG.sub("", source)).replace("\xa0", " ")
 
 
