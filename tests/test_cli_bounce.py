@@ -157,48 +157,6 @@ def test_a_number_that_does_not_exist_is_named(config, words):
     assert said == "there is no bounce 99; `mailbound bounce list` shows those there are"
 
 
-# --- explained ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["file", "number", "standard input"])
-def test_a_mail_is_explained_from_wherever_it_comes(config, how):
-    mail = {"file": str(config.parent / "joe.eml"), "number": kept(config), "standard input": "-"}[how]
-    said = command.run("bounce", "explain", mail, config=config, stdin=DSN).out
-    assert "No token of ours stands in it." in said
-    assert "About joe@example.com" in said
-    assert "no-such-user, permanent" in said
-
-
-def test_explaining_records_nothing(config):
-    before = command.run("bounce", "list", "--json", config=config).out
-    explained = command.run("bounce", "explain", "-", "--json", config=config, stdin=DSN).json
-    assert explained["findings"][0]["evidence"] == "unsigned"
-    assert explained["findings"][0]["would_be"] in {"noted", "quarantined"}
-    assert command.run("bounce", "list", "--json", config=config).out == before
-
-
-def test_a_mail_about_nobody_would_change_nothing(config):
-    mail = b"From: ann@example.com\nSubject: Hello\n\nHow are you?\n"
-    said = command.run("bounce", "explain", "-", config=config, stdin=mail).out
-    assert "it would change nothing" in said
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["99"], "mail 99 is not kept; `mailbound bounce list --mail` shows what is"),
-        (["nowhere.eml"], "nowhere.eml: No such file or directory"),
-        (["/"], "/: Is a directory"),
-        (["/dev/null"], "/dev/null is no mail: it does not begin with a header"),
-        ([__file__], f"{__file__} is no mail: it does not begin with a header"),
-        (["-", "--store", "nix"], "--store: choose one of main"),
-    ],
-    ids=["number", "no file", "folder", "empty", "a program", "store"],
-)
-def test_what_is_no_mail_is_not_explained(config, words, said):
-    assert command.refused("bounce", "explain", *words, config=config) == said
-
-
 # --- read --------------------------------------------------------------------------------------------------
 
 

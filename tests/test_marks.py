@@ -175,8 +175,8 @@ def test_what_is_no_text_is_named_and_not_shown():
     raw = _HEADER + b"Content-Type: image/png\nContent-Transfer-Encoding: base64\n\niVBORw0KGgo=\nAAAA\n"
     assert [line.text for line in marked(raw).lines][-1] == "[image/png, 18 octets, base64: not shown]"
     assert (marked(raw).lines[-1].first, marked(raw).lines[-1].last) == (7, 8)
-    mess = _HEADER + b"\n" + bytes(range(128, 160)) * 3
-    assert marked(mess).lines[-1].text == "[96 characters that are no text]"
+    mess = _HEADER + b"\n" + (bytes(range(128, 160)) + b"\n") * 3
+    assert marked(mess).lines[-1] == layout.Line(5, 7, Zone.NOTE, 0, "[96 characters that are no text]")
 
 
 def test_a_long_diagnostic_is_marked_in_its_telling_lines_only():

@@ -102,6 +102,22 @@ def verify(text: str, keys: Mapping[int, Key], *, now: datetime) -> Token | None
     return Token(purpose, key.id, subject, attempt=raw[6], day=day)
 
 
+def doubt(text: str, keys: Mapping[int, Key], *, now: datetime) -> str:
+    """Return why `verify` returns None for `text`, for people; "" if it does not."""
+    if verify(text, keys, now=now) is not None:
+        return ""
+    raw = _decode(text)
+    if raw is None:
+        return "it is no token"
+    key = keys.get(raw[0] & 0x1F)
+    if key is None:
+        return f"we have no key {raw[0] & 0x1F}"
+    if not hmac.compare_digest(_tag(key, raw[:9]), raw[9:]):
+        return "our key did not sign it: it is damaged, forged, or of another installation"
+    day = _EPOCH + timedelta(days=int.from_bytes(raw[7:9], "big"))
+    return f"we signed it, but for {day:%Y-%m-%d}, which is too far away"
+
+
 def digest(key: Key, text: str) -> str:
     """Return a keyed hash of `text`, for recognising an erased address without keeping it."""
     return hmac.new(key.secret, b"mailbound/erased" + text.encode(), hashlib.sha256).hexdigest()

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import email.parser
 import json as jsonlib
 import sys
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailbound.cli import bounce_views, replaying, terminal
+from mailbound.cli import bounce_views, explaining, replaying, terminal
 from mailbound.errors import InputError
 from mailbound.model import Disposition, Kind
 
 if TYPE_CHECKING:
-    from mailbound import classify, tokens
-    from mailbound.database.bounces import Finding
-    from mailbound.reading import Report
+    from mailbound import classify
 
 app = typer.Typer(no_args_is_help=True, help="Look at what came back, and at what it means.")
 
@@ -64,7 +59,7 @@ def _understood(path: Path, rules: classify.Rules) -> dict[str, Any]:
     from mailbound import classify, reading
     from mailbound.model import Action, Fault
 
-    report = reading.read(_content(path))
+    report = reading.read(explaining.content_of(path))
     recipients = []
     for recipient in report.recipients:
         if recipient.action not in {Action.FAILED, Action.DELAYED}:
@@ -151,100 +146,6 @@ def show(
         bounce_views.bounce(row, effects, f"run {run.id} of {run.activity}" if run else "no run")
 
 
-@app.command()
-def explain(
-    context: typer.Context,
-    mail: Annotated[
-        str,
-        typer.Argument(metavar="MAIL", help="A file, or the number of a kept mail; - reads standard input."),
-    ],
-    *,
-    store: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose mailbox it came to [default: the first].")
-    ] = None,
-    json: terminal.Json = False,
-) -> None:
-    """Say how a mail is understood, and what it would do. Nothing is recorded."""
-    from mailbound import classify, config, reading
-    from mailbound.database import bounces, inbound_mail, nodes, stores
-    from mailbound.inbound import findings
-
-    settings = config.load(context.obj)
-    if store is not None and store not in settings.stores:
-        raise InputError(f"--store: choose one of {', '.join(sorted(settings.stores))}")
-    rules = classify.Rules.load()
-    with terminal.open_database(context) as database, database.look() as connection:
-        is_number = mail.isdecimal() and not Path(mail).exists()
-        content = inbound_mail.raw(connection, int(mail)) if is_number else _mail(Path(mail))
-        report = reading.read(content)
-        store_id = stores.number(connection, store or next(iter(settings.stores)))
-        arrived = findings.Arrived(None, store_id, datetime.now(UTC))
-        keys = nodes.keys(connection)
-        found = findings.find(report, arrived, keys=keys, rules=rules)
-        decisions = [bounces.consider(connection, finding, limits=settings.policy) for finding in found]
-    explained = {
-        "kind": report.kind,
-        "why": report.why,
-        "part": report.part,
-        "subject": report.subject,
-        "reporting_mta": report.reporting_mta,
-        "clues": _clues(report, keys),
-        "findings": [_finding(finding, decision) for finding, decision in zip(found, decisions, strict=True)],
-    }
-    if json:
-        terminal.print_json(explained)
-    else:
-        bounce_views.explained(explained)
-
-
-def _clues(report: Report, keys: Mapping[int, tokens.Key]) -> list[dict[str, Any]]:
-    from mailbound import correlate, tokens
-
-    now = datetime.now(UTC)
-    return [
-        {
-            "carrier": clue.carrier,
-            "token": clue.token,
-            "genuine": tokens.verify(clue.token, keys, now=now) is not None,
-        }
-        for clue in correlate.clues(report)
-    ]
-
-
-def _finding(finding: Finding, decision: Any) -> dict[str, Any]:
-    return {
-        "recipient": finding.addresses[-1] if finding.addresses else "",
-        "action": finding.action,
-        "status": str(finding.verdict.status or ""),
-        "diagnostic": finding.diagnostic,
-        "remote_mta": finding.remote_mta,
-        "category": finding.verdict.category,
-        "fault": finding.verdict.fault,
-        "permanent": finding.verdict.permanent,
-        "rule": finding.verdict.rule,
-        "evidence": finding.evidence,
-        "delivery": finding.delivery_id,
-        "would_be": decision.disposition,
-        "since": decision.why,
-        "status_would_be": decision.status.status if decision.status else None,
-        "opt_in_would_be": "out" if decision.opt_out else None,
-    }
-
-
-def _mail(path: Path) -> bytes:
-    """Return the content of a file. Raises InputError if it is no mail: nothing in it is a header field."""
-    content = _content(path)
-    if not email.parser.BytesHeaderParser().parsebytes(content).keys():
-        raise InputError(f"{path} is no mail: it does not begin with a header")
-    return content
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-
-
+app.command("explain")(explaining.explain)
 app.command("replay")(replaying.replay)
 app.command("undo")(replaying.undo)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mailbound.cli import bars, terminal
@@ -57,45 +57,6 @@ def bounce(row: Any, effects: Sequence[Any], run: str) -> None:
         columns = ("at", "kind", "before", "after", "cause")
         terminal.say("")
         terminal.table(columns, [[getattr(each, name) for name in columns] for each in effects])
-
-
-def explained(known: Mapping[str, Any]) -> None:
-    """Print how a mail is understood: what it is, how we know of which delivery, and what it would do."""
-    terminal.facts(
-        [
-            ("subject", known["subject"]),
-            ("kind", known["kind"]),
-            ("why", known["why"]),
-            ("read by", known["part"]),
-            ("reported by", known["reporting_mta"]),
-        ]
-    )
-    clues: Sequence[Mapping[str, Any]] = known["clues"]
-    terminal.say("", "Clues to the delivery" if clues else "No token of ours stands in it.")
-    for clue in clues:
-        verdict = "genuine" if clue["genuine"] else "not ours, or too old"
-        terminal.say(f"  {clue['carrier']:<12} {clue['token']}  {verdict}")
-    for finding in known["findings"]:
-        terminal.say("", f"About {finding['recipient'] or 'the recipient of the delivery'}")
-        terminal.facts([(f"  {label}", value) for label, value in _points(finding)])
-    if not known["findings"]:
-        terminal.say("", "It says nothing about a recipient, so it would change nothing.")
-
-
-def _points(finding: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    meaning = _meaning(finding["category"], finding["permanent"], finding["rule"], finding["action"])
-    becomes = [f"the address {finding['status_would_be']}"] if finding["status_would_be"] else []
-    becomes += [f"the opt-in {finding['opt_in_would_be']}"] if finding["opt_in_would_be"] else []
-    return [
-        ("says", _said(finding["action"], finding["status"])),
-        ("diagnostic", finding["diagnostic"]),
-        ("remote host", finding["remote_mta"]),
-        ("means", meaning),
-        ("evidence", finding["evidence"]),
-        ("delivery", finding["delivery"]),
-        ("would be", f"{finding['would_be']}: {finding['since']}"),
-        ("would make", ", ".join(becomes) or "no change"),
-    ]
 
 
 def _said(action: str, *more: str) -> str:

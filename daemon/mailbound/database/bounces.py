@@ -108,10 +108,20 @@ def consider(connection: sa.Connection, finding: Finding, *, limits: Policy) -> 
     return policy.decide(_sign(finding, target), history, now=finding.at, limits=limits)
 
 
+def doubt(connection: sa.Connection, finding: Finding) -> str:
+    """Return why a token that is genuine is no evidence for its delivery; "" if it is, or if there is none."""
+    return _doubt(_named(connection, finding), finding) if finding.delivery_id is not None else ""
+
+
 def _target(connection: sa.Connection, finding: Finding) -> Any | None:
     """Return the delivery that a finding speaks of, or None where its evidence does not hold."""
     if finding.delivery_id is None:
         return None
+    row = _named(connection, finding)
+    return None if _doubt(row, finding) else row
+
+
+def _named(connection: sa.Connection, finding: Finding) -> Any | None:
     query = (
         sa.select(
             delivery,
@@ -126,15 +136,24 @@ def _target(connection: sa.Connection, finding: Finding) -> Any | None:
         .join(address, address.c.id == delivery.c.address_id)
         .where(delivery.c.id == finding.delivery_id)
     )
-    row = connection.execute(query).one_or_none()
-    if row is None or finding.evidence is Evidence.DIRECT:
-        return row
-    foreign = finding.store_id is not None and finding.store_id != row.store_id
-    never_sent = row.marked_at is None
-    too_old = row.marked_at is not None and finding.at - row.marked_at > tokens.VALID_FOR
+    return connection.execute(query).one_or_none()
+
+
+def _doubt(row: Any | None, finding: Finding) -> str:
+    if row is None:
+        return "there is no such delivery any more"
+    if finding.evidence is Evidence.DIRECT:
+        return ""
+    if finding.store_id is not None and finding.store_id != row.store_id:
+        return "the delivery is of another store than the mailbox"
+    if row.marked_at is None:
+        return "the delivery was never sent"
+    if finding.at - row.marked_at > tokens.VALID_FOR:
+        return f"the delivery was sent more than {tokens.VALID_FOR.days} days before"
     # After a restore from a backup, delivery ids are given anew: an old token must not speak of a new delivery.
-    of_another = finding.minted is not None and finding.minted != (row.key_id, row.day)
-    return None if foreign or never_sent or too_old or of_another else row
+    if finding.minted is not None and finding.minted != (row.key_id, row.day):
+        return "the token is of another delivery that had the same number, before a restore"
+    return ""
 
 
 def _sign(finding: Finding, target: Any | None) -> Sign:

@@ -13,7 +13,7 @@ from mailbound.model import Action, Category, Evidence, Kind, Verdict
 from mailbound.reading import RecipientReport, Report
 from mailbound.tokens import Purpose, Token
 
-_PURPOSES = {
+PURPOSES = {
     Carrier.RETURN_PATH: Purpose.RETURN_PATH,
     Carrier.ENVID: Purpose.ENVID,
     Carrier.MESSAGE_ID: Purpose.MESSAGE_ID,
@@ -67,7 +67,7 @@ def _tokens(report: Report, keys: Mapping[int, tokens.Key], now: datetime) -> li
     found = []
     for clue in correlate.clues(report):
         token = tokens.verify(clue.token, keys, now=now)
-        if token is not None and token.purpose is _PURPOSES[clue.carrier]:
+        if token is not None and token.purpose is PURPOSES[clue.carrier]:
             found.append(token)
     return found
 
