@@ -15,6 +15,7 @@ from mailbound.reading.report import RecipientReport
 from mailbound.status import StatusCode
 
 RULES = classify.rules()
+PATTERNS = [re.compile(each.text) for each in RULES._tries]  # more than the cache of `re` holds
 
 # The registry at IANA as of 2024-12-06: every subject and detail that 4.x.x or 5.x.x may carry.
 REGISTERED = {
@@ -261,9 +262,9 @@ def test_any_text_gets_a_verdict(text, code):
 @given(st.text(alphabet="abcdefghi mailboxfuquotnkw.-5", max_size=120))
 def test_the_index_leaves_out_no_rule_that_fits(text):
     candidates = RULES._index.candidates(text)
-    for number, each in enumerate(RULES._tries):
-        if each.text and re.search(each.text, text):
-            assert candidates >> number & 1, each.rule.name
+    for number, pattern in enumerate(PATTERNS):
+        if pattern.pattern and pattern.search(text):
+            assert candidates >> number & 1, pattern.pattern
 
 
 @pytest.mark.parametrize(

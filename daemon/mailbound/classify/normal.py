@@ -1,8 +1,9 @@
-"""A text as the rules want it: lower case, single blanks, nobody's name, no codes between its words."""
+"""A text as the rules want it: lower case, no accents, single blanks, nobody's name, no codes between its words."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 LIMIT = 4000
 """How many characters of a text are judged."""
@@ -17,6 +18,18 @@ _CODE_AGAIN = re.compile(
     r"(?<=[^\s:]) [245][0-5]\d(?:-(?:[245]\.\d{1,3}\.\d{1,3} )?| [245]\.\d{1,3}\.\d{1,3} )"
 )
 
+# Half of the servers that speak French or Czech leave the accents out. Only of Latin letters: in Cyrillic й is no и.
+_PLAIN = {code: unicodedata.normalize("NFD", chr(code))[0] for code in range(0xC0, 0x250)}
+_PLAIN |= {
+    ord(letter): plain for letter, plain in zip("łøđßæœ", ("l", "o", "d", "ss", "ae", "oe"), strict=True)
+}
+_PLAIN |= {
+    0x131: "i",
+    0x307: "",
+    0x2018: "'",
+    0x2019: "'",
+}  # Turkish i without its dot, i with it; apostrophes
+
 # IronPort puts the registry's words for its own code before what the other server said: `5.1.0 - Unknown address
 # error 550-'the reply'`.
 _IRONPORT = re.compile(r"^[245]\.\d\.\d - [a-z ]+ (?=[245]\d\d[- ]['\"])")
@@ -24,8 +37,15 @@ _IRONPORT = re.compile(r"^[245]\.\d\.\d - [a-z ]+ (?=[245]\d\d[- ]['\"])")
 
 def text(written: str) -> str:
     """Return `written` as the rules want it, cut at `LIMIT`."""
-    lower = written[:LIMIT].lower()
+    lower = plain(written[:LIMIT].lower())
     if "@" in lower:
         lower = _ADDRESS.sub(SOMEONE, lower)
-    plain = " ".join(lower.replace("_", " ").split())  # USER_UNKNOWN is words as well
-    return _CODE_AGAIN.sub(" ", _IRONPORT.sub("", plain))
+    words = " ".join(lower.replace("_", " ").split())  # USER_UNKNOWN is words as well
+    return _CODE_AGAIN.sub(" ", _IRONPORT.sub("", words))
+
+
+def plain(written: str) -> str:
+    """Return `written` without the accents of its Latin letters, and with plain apostrophes."""
+    if written.isascii():
+        return written
+    return unicodedata.normalize("NFC", written).translate(_PLAIN)

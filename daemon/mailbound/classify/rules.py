@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mailbound.classify import literals, tables
+from mailbound.classify import literals, normal, tables
 from mailbound.errors import ConfigError
 from mailbound.model import Category
 from mailbound.status import StatusCode
@@ -123,7 +123,7 @@ class Rules:
                 faults.append(f"{name}: {error}")
                 continue
             version = "+".join(filter(None, (version, str(read.get("version", "")))))
-            words |= read.get("words", {})
+            words |= {each: _family(written) for each, written in read.get("words", {}).items()}
             files.append(_rules(name, read.get("rule", []), words, faults))
         if faults:
             raise ConfigError(faults)
@@ -215,9 +215,14 @@ def _rule(table: Mapping[str, Any], words: Mapping[str, str]) -> Rule:
     )
 
 
+def _family(written: str | list[str]) -> str:
+    return written if isinstance(written, str) else f"(?:{'|'.join(written)})"
+
+
 def _patterns(written: str | list[str], words: Mapping[str, str]) -> tuple[str, ...]:
     each_written = [written] if isinstance(written, str) else written
-    return tuple(_FAMILY.sub(lambda match: words[match[1]], each) for each in each_written if each)
+    filled = (_FAMILY.sub(lambda match: words[match[1]], each) for each in each_written if each)
+    return tuple(normal.plain(each) for each in filled)  # a text has no accents, so a pattern may have them
 
 
 def _either(written: str | list[str], words: Mapping[str, str]) -> str:
