@@ -21,6 +21,7 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+import command as program
 from mailbound import cli, lifecycle, segment, simulator
 from mailbound.config import Config, accounts, rendering
 
@@ -149,7 +150,15 @@ def describe_states(table: Mapping[Any, Mapping[Any, Any]]) -> Iterator[str]:
         yield f"| `{state}` | {after or 'final'} |"
 
 
+def describe_explained() -> Iterator[str]:
+    """Give what `bounce explain` says of a bounce."""
+    mail = (ROOT / "tests" / "mails" / "postfix-user-unknown.eml").read_bytes()
+    said = program.run("bounce", "explain", "-", config=Path("/nowhere/config.toml"), stdin=mail).out
+    yield f"```text\n{said.rstrip()}\n```".replace("/nowhere/", "")
+
+
 GENERATED = {
+    ("OPERATING.md", "explained"): describe_explained,
     ("OPERATING.md", "commands"): describe_commands,
     ("OPERATING.md", "catalogue"): describe_catalogue,
     ("OPERATING.md", "forms"): describe_forms,

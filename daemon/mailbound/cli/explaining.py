@@ -66,7 +66,8 @@ def explain(
 ) -> None:
     """Say how a mail is understood, and what it would do.
 
-    What was used of the mail is marked in it. Nothing is recorded. A file can be explained without a configuration, too; then nobody can tell whether its tokens are ours.
+    What was used of the mail is marked in it. Nothing is recorded. A file can be explained without a configuration,
+    too; then nobody can tell whether its tokens are ours.
     """
     from mailbound import reading
     from mailbound.database import kept as kept_mails

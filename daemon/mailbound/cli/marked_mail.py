@@ -112,17 +112,18 @@ class _Page:
         spans = self._spans.get(index, ())
         number = "" if line.first == self._last else str(line.first)
         self._last = line.first
-        gutter = f"{number:>{self._number}} {_letters(spans):<{self._letters}}"
+        number, letters = f"{number:>{self._number}} ", f"{_letters(spans):<{self._letters}}"
         if not sys.stdout.isatty():
-            print(f"{gutter} | {_safe(line.text)}".rstrip())
+            print(f"{number}{letters} | {_safe(line.text)}".rstrip())
             return
         from rich.text import Text
 
         console = bars.console()
-        room = max(console.width - len(gutter) - 3, _NARROWEST)
+        room = max(console.width - len(number) - len(letters) - 3, _NARROWEST)
         for piece in _drawn(line, spans).wrap(console, room) or [Text()]:
-            console.print(Text.assemble((gutter, "bold"), (" │ ", "bright_black"), piece), soft_wrap=True)
-            gutter = " " * len(gutter)
+            gutter = Text.assemble((number, "bright_black"), (letters, "bold"), (" │ ", "bright_black"))
+            console.print(gutter + piece, soft_wrap=True)
+            number, letters = " " * len(number), " " * len(letters)
 
     def fold(self, indexes: Sequence[int]) -> None:
         """Print how much is not shown; nothing if that is nothing."""
