@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -282,6 +285,18 @@ def test_colours_show_what_was_used(capsys):
     said = drawn((MAILS / "qmail.eml").read_bytes(), 100, capsys)
     assert "\x1b[1;31m5.1.1\x1b[0m" in said
     assert "\x1b[35mnobody@remote.example\x1b[0m" in said
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_cannot_write_a_letter_is_shown_its_number(encoding):
+    said = subprocess.run(
+        [sys.executable, "-m", "mailbound.cli", "bounce", "explain", MAILS / "gmail-japanese.eml"],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "MAILBOUND_CONFIG": str(ELSEWHERE)},
+        capture_output=True,
+        check=True,
+    )
+    assert rb"| ** \u30a2" in said.stdout
+    assert said.stderr == b""
 
 
 _NASTY = "\x1b]0;owned\x07\x1b[2J\x9b31m\x00\u202e\r\x7f"
