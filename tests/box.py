@@ -249,6 +249,7 @@ class Box:
             here = World(connection)
             for name, address in addresses.items():
                 here.person(name, address=address)
+            connection.execute(tables.node.delete())  # nobody has been at work here yet
             segments.create(connection, "all", "external_id <> ''", now=NOW)
 
     def schedule(self, activity: str, **plan: Any) -> None:

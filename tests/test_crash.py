@@ -1,23 +1,20 @@
 """What a crash leaves: the daemon is killed at exact moments, started again, and held to what the relay wrote down.
 
-As a program it does so at moments chosen at random: `python tests/test_crash.py --kills 50`.
+`crashing` does so at random moments, and as a program as often as you like.
 """
 
 from __future__ import annotations
 
-import argparse
-import random
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+import crashing
 from box import Box
 from ledger_relay import LedgerRelay, Point
 from mailbound.database import tables, tally
@@ -25,6 +22,8 @@ from mailbound.database import tables, tally
 _PEOPLE = 60
 _REPORTS = 30
 _CONNECTIONS = 4
+_KILLS = 25
+_SEED = 1
 
 _ADDRESSES = {f"person-{number}": f"person-{number}@remote.test" for number in range(_PEOPLE)}
 _DEAD_ADDRESSES = {f"dead-{number}": f"bounce+5.1.1-{number}@remote.test" for number in range(_REPORTS)}
@@ -279,36 +278,17 @@ def test_mail_counts_once_whichever_commit_was_cut_off(tmp_path: Path, harvest: 
         _check_mail(box)
 
 
-# --- as a program -----------------------------------------------------------------------------------------
+# --- again and again --------------------------------------------------------------------------------------
 
 
-def main() -> None:
-    """Kill a daemon as often as told, at random moments, each time in the middle of a new run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    options = parser.parse_args()
-    dice = random.Random(options.seed)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "audience").mkdir()
-        audience = _audience(folder / "audience")
-        for number in range(options.kills):
-            in_doubt = dice.choice(["resend", "hold"])
-            which, point = dice.choice(list(_POINTS.items()))
-            point = replace(point, count=1 if which == "greeted" else dice.randint(1, _PEOPLE))
-            print(f"seed {options.seed}, kill {number + 1}: {which} {point.count}, {in_doubt}", flush=True)
-            pipelining = dice.random() < 0.5
-            with _run_to_be(folder / str(number), audience, in_doubt=in_doubt, pipelining=pipelining) as (
-                box,
-                relay,
-            ):
-                _kill_at(point, box, "smtp", relay)
-                box.launch()
-                box.ended()
-                _finish(box)
-                _check(box, relay, in_doubt=in_doubt)
-
-
-if __name__ == "__main__":
-    main()
+@pytest.mark.timeout(600)
+def test_killed_again_and_again_it_loses_nobody_and_doubles_only_what_was_in_doubt(
+    tmp_path: Path, database_url: str
+) -> None:
+    with crashing.campaign(tmp_path / "campaign", database_url, seed=_SEED) as campaign:
+        for _ in range(_KILLS):
+            campaign.kill()
+        campaign.finish()
+        assert campaign.reckoning.faults == []
+        assert campaign.reckoning.lost() == []
+        assert campaign.counts()["letters"] > _KILLS
