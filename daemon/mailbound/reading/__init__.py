@@ -31,6 +31,7 @@ from mailbound.model import Action, Kind
 from mailbound.reading import arf, autoreply, dsn, hints, notification, prose, unsubscribe
 from mailbound.reading.mail import Mail
 from mailbound.reading.report import RecipientReport, Report
+from mailbound.status import StatusCode
 
 __all__ = ["RecipientReport", "Report", "read"]
 
@@ -111,7 +112,8 @@ def _automatic(mail: Mail) -> Report | None:
 def _worded(raw: bytes, mail: Mail) -> Report | None:
     if not mail.may_report:
         return None
-    about = _about_message(dsn.read(mail)[0])  # a DSN may name no recipient where its words do
+    fields, _ = dsn.read(mail)
+    about = _about_message(fields)  # a DSN may name no recipient where its words do
     speaker, recipients = prose.read(mail)
     if not recipients and (inner := _enclosed(mail)):
         return inner
@@ -123,6 +125,8 @@ def _worded(raw: bytes, mail: Mail) -> Report | None:
         part = f"flufl:{speaker}"
     if recipients:
         kind = _kind(recipients)
+        if len(recipients) == 1 and recipients[0].status is None:
+            recipients = (replace(recipients[0], status=StatusCode.find(fields.get("status", ""))),)
         return _report(mail, kind, recipients, part=part, why=f"Its words tell of a {kind}.", **about)
     return _nameless(mail, about)
 

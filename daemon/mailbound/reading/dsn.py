@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from mailbound.model import Action
+from mailbound.reading import phase
 from mailbound.reading.mail import Mail, without_comments
+from mailbound.reading.phrases import small
 from mailbound.reading.report import RecipientReport
 from mailbound.reading.structure import TEXT_LIMIT, text_of, with_lf
 from mailbound.status import StatusCode
@@ -78,7 +80,10 @@ def of_groups(groups: list[Fields], mail: Mail) -> tuple[Fields, tuple[Recipient
             about_message = group | about_message
     is_only = len(about_recipients) == 1
     found = (_recipient(fields, mail, is_only=is_only) for fields in about_recipients[:RECIPIENTS_LIMIT])
-    return about_message, tuple(report for report in found if report)
+    reports = tuple(report for report in found if report)
+    if is_only and not reports:  # a file or a command: the words may name whom it was for
+        about_message = {"status": about_recipients[0].get("status", "")} | about_message
+    return about_message, reports
 
 
 def split(text: str) -> list[Fields]:
@@ -160,7 +165,15 @@ def _recipient(fields: Fields, mail: Mail, *, is_only: bool) -> RecipientReport 
         last_attempt_date=fields.get("last-attempt-date", ""),
         will_retry_until=fields.get("will-retry-until", ""),
         final_log_id=fields.get("final-log-id", ""),
+        phase=phase.told(small(text)) or _phase(final, mail),
     )
+
+
+def _phase(name: str, mail: Mail) -> phase.Phase | None:
+    """Return what the words add to the fields: Postfix writes there, and nowhere else, what was answered."""
+    if not mail.mentions(b"in reply to"):
+        return None
+    return phase.told(small(mail.said_of(name)))
 
 
 def _completed(name: str, mail: Mail) -> str:

@@ -160,13 +160,19 @@ class Mail:
     def _comes_from_people(self) -> bool:
         """Tell whether its reverse-path is somebody's, while no mail system is named as its author either."""
         path = self.headers.get("return-path")
-        return "@" in path and not phrases.DAEMON.search(self.sender) and not phrases.SYSTEM.search(phrases.small(path))
+        return (
+            "@" in path
+            and not phrases.DAEMON.search(self.sender)
+            and not phrases.SYSTEM.search(phrases.small(path))
+        )
 
     @Once
     def is_delivery_report(self) -> bool:
         """Tell whether its parts are those of a report on deliveries: there are reports on signatures and TLS, too."""
         stated = self.part.parameter("report-type").lower()
-        return self.part.content_type == "multipart/report" and (not stated or "deliver" in stated or "status" in stated)
+        return self.part.content_type == "multipart/report" and (
+            not stated or "deliver" in stated or "status" in stated
+        )
 
     @Once
     def _is_laid_out_as_report(self) -> bool:
@@ -176,7 +182,11 @@ class Mail:
         if self._comes_from_people:
             return False
         begin = min(
-            (match.start() for pattern in (phrases.UNDELIVERED, phrases.LATER) if (match := pattern.search(self.small_words))),
+            (
+                match.start()
+                for pattern in (phrases.UNDELIVERED, phrases.LATER)
+                if (match := pattern.search(self.small_words))
+            ),
             default=None,
         )
         if begin is None or begin > OPENING_LIMIT:
@@ -184,7 +194,9 @@ class Mail:
         paragraph = self.small_words[begin : begin + 200].partition("\n\n")[0]
         before = self.small_words[:begin]
         subject = self.small_subject if phrases.DAEMON.search(self.sender) else ""
-        return bool(phrases.MESSAGE.search(f"{subject}\n{before}{paragraph}")) and not phrases.PERSONAL.search(before)
+        return bool(
+            phrases.MESSAGE.search(f"{subject}\n{before}{paragraph}")
+        ) and not phrases.PERSONAL.search(before)
 
     @Once
     def is_discussion(self) -> bool:

@@ -31,7 +31,9 @@ _BY_NAME = re.compile(
     rf"^[\s*•]*+(?P<label>['\"]?[^\W\d_][\w .,'\u2019\"-]{{0,60}}?)[ ]?[(<](?P<address>{ADDRESS.pattern})[)>]"
     r"(?P<rest>(?:<mailto:[^<>]*>)?\s*)$"
 )
-_BEHIND = re.compile(rf"(?i)^\s*\((?:ultimately )?generated (?:from|by) <?(?P<address>{ADDRESS.pattern})>?\)?(?P<rest>.*)")
+BEHIND = re.compile(
+    rf"(?i)^\s*\((?:ultimately )?generated (?:from|by) <?(?P<address>{ADDRESS.pattern})>?\)?(?P<rest>.*)"
+)
 _X400 = re.compile(rf"(?i)^.{{0,300}}?\bsmtp=(?P<address>{ADDRESS.pattern})(?P<rest>.*)")
 _ENVELOPE = re.compile(rf"(?i)\brcpt to:[ \t]*<?(?P<address>{ADDRESS.pattern})")
 _LOCAL = re.compile(r"[ \t]*<?(?P<name>[\w.+-]{1,64})>?(?:[ \t]*\([^()]*\))?[ \t]*\Z")
@@ -68,7 +70,7 @@ def in_line(line: str, *, is_open: bool) -> re.Match[str] | None:
         _TRANSCRIPT.match(line)
         or (_INLINE.search(line) if UNDELIVERED.search(small(line)) else None)
         or _X400.match(line)
-        or _BEHIND.match(line)
+        or BEHIND.match(line)
     )
 
 
@@ -95,7 +97,7 @@ def weakly(mail: Mail, begin: int) -> list[str]:
     """Return recipients that no line names by itself, from the weightiest sign that there is; [] if none is.
 
     These are: the commands of a transcript; whom both the words and the returned message name; a local part at the
-    beginning of a line; and the only address that the returned message was for.
+    beginning of a line; the only address that the returned message was for; and the only one in a system's own words.
     """
     told = [match["address"] for match in _ENVELOPE.finditer(mail.words[:100_000])]
     found = _fit(told, mail)
@@ -107,8 +109,20 @@ def weakly(mail: Mail, begin: int) -> list[str]:
     local = _local_parts(mail, begin)
     if local:
         return local
-    others = _fit(mail.targets, mail)
+    others = _fit(mail.targets, mail) or (_told(mail) if mail.is_by_system else [])
     return others if len(others) == 1 else []
+
+
+def _told(mail: Mail) -> list[str]:
+    """Return the addresses in the words of a mail system, but for those that offer help or name the sender."""
+    found: list[str] = []
+    for line in mail.words[:4000].split("\n"):
+        before = 0
+        for match in ADDRESS.finditer(line[:LINE_LIMIT]) if "@" in line else ():
+            if not _OTHER_LABEL.search(small(line[before : match.start()])):
+                found.append(match[0].rstrip("."))
+            before = match.end()
+    return _fit(found, mail)
 
 
 def _is_told(address: str, mail: Mail) -> bool:

@@ -87,6 +87,7 @@ MESSAGE = any_of(
     r"(?<![\w./@-])e?-?mails?(?![\w.@/:-])|\bmessages?\b|nachricht|courriel|messagg|mensa[jg]e|bericht\b",
     r"meddeland|melding|viesti|wiadomo|zpr[aá]v|[uü]zenet|ileti|письм|сообщени|メール|メッセージ|邮件|郵件|메일|메시지",
     r"delivery (?:to|of|has|fail)|zustellung|remise|entrega\b|consegna\b|bezorging|\berror",
+    r"leverans|levering|toimitus|doru[cč]en|dor[eę]czen|teslim|παρ[αά]δοση",
 )
 """What mail systems send, and to whom."""
 
@@ -109,7 +110,7 @@ UNDELIVERED = any_of(
     r"(?:user|recipient|mailbox|account|address)\w* does(?: not|n['\u2019]t) exist|not a valid (?:user|address)",
     r"did not (?:reach|arrive)|(?:was|were|has been|have been) (?:delayed|rejected|refused|returned|bounced)",
     r"(?:problem|trouble)\w* (?:\w+ ){0,3}deliver|returned (?:to (?:you|sender)|mail|because)",
-    r"did not (?:exactly )?match|not match any|incorrectly constructed|over quota|mailbox (?:is )?full",
+    r"did not (?:exactly )?match|not match any|incorrectly constructed|over quota|mail ?box (?:is )?full",
     r"nicht (?:an \S+@\S+ |zugestellt|zustellbar|erreicht|ausgeliefert|[uü]bermittelt)|unzustellbar|fehlgeschlagen",
     r"n['\u2019]a pas (?:pu|atteint|[eé]t[eé])|pas [eé]t[eé] (?:remis|d[eé]livr)|non remis|[eé]chec de (?:la )?remise",
     r"no (?:se )?(?:ha )?p[uo]d?[eio]\w* (?:ser )?entrega|no pudo|no se (?:ha )?entreg",
@@ -117,7 +118,8 @@ UNDELIVERED = any_of(
     r"n[aã]o (?:p[oôu]de|foi) ",
     r"is mislukt|misslyckades|mislykkedes|ep[aä]onnistui|nie powiod[lł]|se nezda[rř]il|konnte nicht|non riuscita",
     r"niet (?:worden )?(?:afgeleverd|bezorgd|bestel)|onbestelbaar|(?:inte|ikke|ikkje) (?:levere|sende)",
-    r"nie (?:mog[lł]\w+|zosta[lł]\w*)(?: zosta[cć])? (?:dostarczon|dor[eę]czon)|nebylo mo[zž]n[eé]|nedoru[cč]it",
+    r"nie (?:mog[lł]\w+|zosta[lł]\w*)(?: zosta[cć])? (?:dostarczon|dor[eę]czon)|nebylo mo[zž]n[eé]|nepoda[rř]ilo",
+    r"απ[εέ]τυχε|ba[sş]ar\u0131s\u0131z|nedoru[cč]it",
     r"ei voitu (?:toimittaa|l[aä]hett)|nem (?:lehet|siker[uü]lt)|k[eé]zbes[ií]thetetlen|iletilemedi|teslim edilemedi",
     r"доставлен|доставить|配信(?:でき|不能|されません)|送信(?:でき|エラー)|届(?:き|け)",
     r"(?:无法|未能)(?:投递|送达|发送|向|传递)|退信|退回|(?:投递|发送)失败|不存在",
@@ -166,8 +168,9 @@ LIST_REFUSES = any_of(
 """How a list manager returns what was sent to the list `address`."""
 
 ABSENCE_SUBJECT = any_of(
-    r"auto(?:mat(?:ic|ed|ische?|isk|yczna))?[-\s_]*(?:re(?:ply|sponse|sponder)|antwo?ord?t?|svar|vastaus|odpowied\w+|odpov\w+|yan[iı]t)",
-    r"automa(?:attinen|tyczna|tick[aá]|tick[yý]|atselt|tisks) \w+|otomatik yan[iı]t|r[aă]spuns automat|αυτ[οό]ματη απ[αά]ντηση",
+    r"auto(?:mat(?:ic|ed|ische?|isk|yczna))?[-\s_]*(?:re(?:ply|sponse|sponder)|antwo?ord?t?|svar|vastaus|odpowied\w+|odpov\w+|yan\u0131t)",
+    r"automa(?:attinen|tyczna|tick[aáyý]|atselt|tisks|tikus) \w+|otomatik yan\u0131t|r[aă]spuns automat|αυτ[οό]ματη απ",
+    r"frav[aæ]r|자동 ?(?:회신|응답|답장)|ikke til stede|nep[rř][ií]tomn|aus[eê]ncia|on holiday|szabads[aá]g|poissaolo",
     r"autoreply|auto: .*\b(?:out|away|absen|leave|office)",
     r"r[eé]ponse automatique|(?:message|courriel) automatique|respuesta autom[aá]tica",
     r"resposta autom[aá]tica|risposta automatica|autom\w+ v[aá]lasz|автоответ|автоматический ответ",

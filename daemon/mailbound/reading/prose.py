@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from mailbound.model import Action
-from mailbound.reading import naming
+from mailbound.reading import naming, phase
 from mailbound.reading.mail import Mail, addresses
 from mailbound.reading.phrases import (
     DELIVERED,
@@ -20,6 +20,7 @@ from mailbound.reading.phrases import (
     NOT_DELIVERED,
     UNDELIVERED,
     any_of,
+    small,
 )
 from mailbound.reading.report import RecipientReport
 from mailbound.status import StatusCode
@@ -38,6 +39,8 @@ _SPEAKERS = {
 }
 
 _REPLY = re.compile(r"(?<![\w.])[45]\d\d[ -]\S")
+
+_COMMAND = ("|", "/", ":", "<|", "</")
 
 SECTION_LIMIT = 2000  # characters of a recipient's text that are kept
 OPENING_LIMIT = 1500  # characters at the beginning, where a mailer says what became of the message
@@ -96,8 +99,10 @@ def _opening(mail: Mail) -> int | None:
         match = pattern.search(mail.small_words)
         if match:
             return match.start()
-    subject = mail.small_subject
-    return 0 if UNDELIVERED.search(subject) else None
+    if UNDELIVERED.search(mail.small_subject):
+        return 0
+    replies = mail.is_by_system and (_REPLY.search(mail.words) or StatusCode.find(mail.words[:OPENING_LIMIT]))
+    return 0 if replies else None  # it is written in a language that we do not know
 
 
 def _speaker(mail: Mail) -> str:
@@ -110,9 +115,10 @@ def _says_why(text: str) -> bool:
 
 
 def _report(name: str, text: str, action: Action) -> RecipientReport:
+    step = phase.told(small(text[:SECTION_LIMIT]))
     text = " ".join(text[:SECTION_LIMIT].split())
     return RecipientReport(
-        final_recipient=name, action=action, status=StatusCode.find(text), diagnostic_code=text
+        final_recipient=name, action=action, status=StatusCode.find(text), diagnostic_code=text, phase=step
     )
 
 
@@ -121,18 +127,23 @@ def _sections(mail: Mail, begin: int) -> dict[str, str]:
     lines_of: dict[str, list[str]] = {}
     names: dict[str, str] = {}
     lines: list[str] | None = None
+    before = ""
     for line, is_open in _lines(mail.words, begin):
         match = naming.in_line(line, is_open=is_open) if "@" in line else None
         if match and (match.re is naming.STRICT or naming.is_recipient(match["address"], mail)):
             found = [match["address"].rstrip(".").strip("'")]
             found += [name for name in naming.more(match["rest"]) if naming.is_recipient(name, mail)]
             fresh = [name for name in found if name.lower() not in names]
+            if match.re is naming.BEHIND and not before.lstrip().startswith(_COMMAND):
+                fresh = []  # the address that the line before names is the later one
             if fresh and len(names) < naming.NAMES_LIMIT:
                 lines = [match["rest"].lstrip(">:)\"' \t")]
                 for name in fresh:
                     names[name.lower()] = name
                     lines_of[name] = lines
                 continue
+        if line.strip():
+            before = line
         if lines is not None:
             lines.append(line)
     return {name: "\n".join(text) for name, text in lines_of.items()}

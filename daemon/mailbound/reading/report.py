@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailbound.model import Action, Kind
+from mailbound.reading.phase import Phase
 from mailbound.status import StatusCode
 
 
@@ -24,6 +25,7 @@ class RecipientReport:
     last_attempt_date: str = ""
     will_retry_until: str = ""
     final_log_id: str = ""
+    phase: Phase | None = None  # where the remote server refused, if the report says so
 
     @property
     def recipient(self) -> str:
