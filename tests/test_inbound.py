@@ -21,6 +21,7 @@ from mailbound import classify, config
 from mailbound.database import inbound_mail, schema, tables
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
+from mailbound.database.leases import Lease
 from mailbound.errors import DatabaseError, MailboxError
 from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
 from mailbound.inbound.reader import Unreadable
@@ -28,7 +29,7 @@ from mailbound.mailbox import pop3
 from mailbound.model import Kind
 from mailbound.simulator import Simulator
 from scripted_pop3 import HANG_UP, ScriptedPop3
-from world import NOW, World
+from world import NODE, NOW, World
 
 _MAIL = b"From: anna@example.org\r\nSubject: mail %d\r\n\r\nHello\r\n"
 
@@ -57,6 +58,7 @@ def _fetcher(database: Database, port: int, **more: Any) -> Fetcher:
         "poll": timedelta(seconds=1),
         "delete": True,
         "budget_octets": 10**9,
+        "lease": Lease(database, "fetching main", node_id=NODE),
         "arrived": lambda: None,
         "clock": lambda: NOW,
     }
@@ -289,6 +291,7 @@ async def _recording(database: Database, *, seconds: float = 10.0) -> AsyncItera
         rules=classify.Rules.load(),
         limits=config.Policy(),
         keep_for=timedelta(days=90),
+        lease=Lease(database, "reading", node_id=NODE),
         clock=lambda: NOW,
     )
     try:

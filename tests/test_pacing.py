@@ -102,20 +102,14 @@ def test_only_the_domains_last_used_are_remembered():
     assert rates.wait("b", 0.0) == 0.0  # forgotten, since it was used longest ago
 
 
-def test_concurrency_halves_at_a_signal_and_finds_its_way_back_one_by_one():
+def test_concurrency_halves_at_a_signal_and_finds_its_way_back_step_by_step():
     concurrency = pacing.Concurrency(20, interval=60.0, settle=5.0)
     assert concurrency.allowed(0.0) == 20
     concurrency.slow_down(100.0)
-    assert [concurrency.allowed(now) for now in (100.0, 159.9, 160.0, 220.0, 700.0, 10_000.0)] == [
-        10,
-        10,
-        11,
-        12,
-        20,
-        20,
-    ]
+    moments = (100.0, 159.9, 160.0, 220.0, 700.0, 10_000.0)
+    assert [concurrency.allowed(now) for now in moments] == [10, 10, 12, 14, 20, 20]
     concurrency.slow_down(160.0)
-    assert concurrency.allowed(160.0) == 5
+    assert concurrency.allowed(160.0) == 6
 
 
 def test_a_storm_of_signals_is_one():
@@ -131,3 +125,166 @@ def test_concurrency_never_falls_below_one():
         concurrency.slow_down(float(now))
         assert concurrency.allowed(float(now)) >= 1
     assert concurrency.allowed(990.0) == 1
+
+
+def test_each_quiet_interval_adds_a_tenth_so_that_any_limit_comes_back_in_time():
+    for limit in (3, 10, 50, 400):
+        concurrency = pacing.Concurrency(limit, interval=60.0)
+        concurrency.slow_down(0.0)
+        allowed = [concurrency.allowed(now) for now in range(0, 601, 60)]
+        assert allowed[0] == max(1, limit // 2)
+        assert allowed == sorted(allowed)
+        assert allowed[-1] == limit
+
+
+def test_a_signal_about_what_was_under_way_before_the_last_one_is_no_new_one():
+    concurrency = pacing.Concurrency(40, settle=5.0)
+    concurrency.slow_down(100.0, begun=90.0)
+    concurrency.slow_down(110.0, begun=99.0)  # its reply took its time
+    assert concurrency.allowed(110.0) == 20
+    concurrency.slow_down(110.0, begun=101.0)
+    assert concurrency.allowed(110.0) == 10
+
+
+def test_another_limit_forgets_nothing_that_the_relay_asked_for():
+    concurrency = pacing.Concurrency(20, interval=60.0)
+    concurrency.change(30, 0.0)
+    assert concurrency.allowed(0.0) == 30
+    concurrency.slow_down(10.0)
+    concurrency.change(30, 50.0)  # a reload that changed something else
+    assert [concurrency.allowed(now) for now in (50.0, 69.9, 70.0)] == [15, 15, 18]
+    concurrency.change(60, 70.0)
+    assert [concurrency.allowed(now) for now in (70.0, 130.0, 10_000.0)] == [18, 24, 60]
+    concurrency.change(8, 10_000.0)
+    assert concurrency.allowed(10_000.0) == 8
+
+
+# --- shares -----------------------------------------------------------------------------------------------
+
+
+@given(rate=st.floats(0.01, 1000), nodes=st.integers(0, 50))
+def test_the_shares_of_all_nodes_are_the_rate(rate, nodes):
+    assert pacing.share(rate, nodes) * max(1, nodes) == pytest.approx(rate)
+
+
+def _pace(rates, nodes=1, **more):
+    pace = pacing.Pace(10)
+    pace.change(rates, nodes, 0.0, **more)
+    return pace
+
+
+def test_nothing_is_limited_without_a_rate():
+    pace = _pace(pacing.Rates())
+    assert [pace.take(0.0) + pace.take_domain("a", 0.0) for _ in range(1000)] == [0.0] * 1000
+    assert pace.crowded is None
+
+
+def test_a_node_takes_its_share_of_every_rate():
+    pace = _pace(pacing.Rates(relay=6.0, domain=3.0, domains={"big": 30.0}), nodes=3)
+    assert [pace.take(0.0) for _ in range(3)] == [0.0, 0.5, 1.0]
+    assert [pace.take_domain("small", 0.0) for _ in range(3)] == [0.0, 1.0, 2.0]
+    assert [pace.take_domain("big", 0.0) for _ in range(3)] == pytest.approx([0.0, 0.1, 0.2])
+    assert pace.crowded == ("big", pytest.approx(0.2))
+
+
+def test_debts_outlive_a_reload_and_the_coming_and_going_of_nodes():
+    pace = _pace(pacing.Rates(relay=1.0, domain=1.0))
+    for _ in range(11):
+        pace.take(0.0)
+        pace.take_domain("crowded", 0.0)
+    pace.change(pacing.Rates(relay=2.0, domain=2.0), 1, 0.0)
+    assert pace.wait(0.0) == pytest.approx(5.5)
+    assert pace.take_domain("crowded", 0.0) == pytest.approx(5.5)
+    pace.change(pacing.Rates(relay=2.0, domain=2.0), 4, 0.0)
+    assert pace.wait(0.0) == pytest.approx(22.0)
+    pace.change(pacing.Rates(), 4, 0.0)
+    assert pace.take(0.0) == pace.take_domain("crowded", 0.0) == 0.0
+
+
+def test_a_node_that_comes_to_others_waits_until_they_have_heard_of_it():
+    pace = _pace(pacing.Rates(relay=100.0), nodes=2, owing=5.0)
+    assert pace.wait(0.0) == pytest.approx(4.92)
+    assert pace.wait(5.0) == 0.0
+
+
+@given(
+    rate=st.floats(1, 500),
+    counts=st.lists(st.integers(1, 6), min_size=1, max_size=8),
+)
+def test_whatever_nodes_come_and_go_one_of_them_never_takes_more_than_its_share(rate, counts):
+    pace, used, allowance = _pace(pacing.Rates(relay=rate), nodes=counts[0]), 0, 0.0
+    burst = max(1.0, rate / min(counts) / 10)
+    now = 0.0
+    for nodes in counts:
+        pace.change(pacing.Rates(relay=rate), nodes, now)
+        now += 1.0
+        allowance += rate / nodes
+        while pace.wait(now) == 0.0:
+            pace.take(now)
+            used += 1
+    assert used <= burst + allowance + 1e-6
+
+
+# --- turns ------------------------------------------------------------------------------------------------
+
+
+def _rounds(due, *, room, rounds, seconds=0.01):
+    """Let runs with so much due claim in turns; return what each had got after each round."""
+    turns, got, history = pacing.Turns(), dict.fromkeys(due, 0), []
+    for number in range(rounds):
+        for run, asked in turns.shares(list(due), room, number * seconds):
+            given = min(asked, due[run] - got[run])
+            got[run] += given
+            turns.claimed(run, asked, given, number * seconds)
+        history.append(dict(got))
+    return history
+
+
+def test_a_million_never_starve_ten():
+    first, *_ = _rounds({1: 1_000_000, 2: 10}, room=50, rounds=1)
+    assert first == {1: 25, 2: 10}
+
+
+def test_what_one_run_does_not_need_is_the_others():
+    history = _rounds({1: 1_000_000, 2: 10, 3: 0}, room=60, rounds=3)
+    assert [each[1] for each in history] == [20, 80, 140]
+
+
+def test_a_hundred_dry_runs_slow_down_nobody():
+    due = {1: 1_000_000} | dict.fromkeys(range(2, 102), 0)
+    history = _rounds(due, room=50, rounds=10)
+    assert history[-1][1] >= 50 * 7, "after two rounds of asking all of them"
+
+
+def test_a_dry_run_is_asked_again_after_a_rest():
+    turns = pacing.Turns(rest=0.5)
+    assert turns.shares([1], 10, 0.0) == [(1, 10)]
+    turns.claimed(1, 10, 3, 0.0)
+    assert turns.shares([1], 10, 0.4) == []
+    assert turns.shares([1], 10, 0.5) == [(1, 10)]
+
+
+def test_no_run_is_first_for_ever():
+    turns = pacing.Turns()
+    firsts = [turns.shares([1, 2, 3], 7, 0.0)[0][0] for _ in range(6)]
+    assert firsts == [1, 2, 3, 1, 2, 3]
+
+
+@given(
+    runs=st.lists(st.integers(1, 40), min_size=1, max_size=40, unique=True),
+    room=st.integers(1, 60),
+)
+def test_all_room_is_given_and_each_run_has_its_turn(runs, room):
+    turns = pacing.Turns()
+    asked = set()
+    for _ in range(-(-len(runs) // room) + 1):
+        shares = turns.shares(runs, room, 0.0)
+        assert sum(count for _, count in shares) == room
+        counts = [count for _, count in shares]
+        assert max(counts) - min(counts) <= 1
+        asked.update(run for run, _ in shares)
+    assert asked == set(runs)
+
+
+def test_without_room_nobody_is_asked():
+    assert pacing.Turns().shares([1, 2], 0, 0.0) == []

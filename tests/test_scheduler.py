@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from mailbound.config import Breaker
 from mailbound.database import activities, runs, schema, tables
 from mailbound.database.engine import Database
+from mailbound.database.leases import Lease
 from mailbound.lifecycle import RunEvent, RunState
 from mailbound.scheduler import Parts, Scheduler
 from world import NODE, NOW, World
@@ -43,8 +44,9 @@ class Stage:
         (template / "subject.txt").write_text("Spring")
         (template / "text.txt").write_text("Hello {{ name }}")
         self.template = template
+        lease = Lease(database, "scheduling", node_id=NODE)
         self.scheduler = Scheduler(
-            Parts(database, folder / "templates", Breaker(), node_id=NODE, clock=self.clock)
+            Parts(database, folder / "templates", Breaker(), node_id=NODE, lease=lease, clock=self.clock)
         )
 
     def tick(self, at: datetime | None = None, times: int = 1) -> None:

@@ -44,7 +44,7 @@ class World:
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
         self.stores = stores.keep(connection, ["main", "other"])
-        connection.execute(tables.node.insert().values(id=NODE, name="test", started_at=NOW, seen_at=NOW))
+        connection.execute(tables.node.insert().values(name="test", started_at=NOW, seen_at=NOW))
 
     def person(
         self, name: str, *, address: str | None = None, opted_in: bool | None = True, **attributes: Any

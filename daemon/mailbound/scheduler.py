@@ -22,6 +22,7 @@ from mailbound.config import Breaker
 from mailbound.database import activities, audience, deliveries, halting, nodes, runs, segments, tally
 from mailbound.database.activities import Activity
 from mailbound.database.engine import Database
+from mailbound.database.leases import Lease
 from mailbound.database.runs import Run
 from mailbound.errors import DatabaseError, InputError, InvalidTransition
 from mailbound.lifecycle import DeliveryEvent, RunEvent, RunState
@@ -44,6 +45,7 @@ class Parts:
     templates: Path
     breaker: Breaker
     node_id: int
+    lease: Lease  # of many nodes one schedules
     clock: Callable[[], datetime]
 
 
@@ -60,8 +62,10 @@ class Scheduler:
         """Tick until `stopping` is set. A database that cannot be reached delays the tick, and nothing else."""
         while not stopping.is_set():
             self.ticked_at = time.monotonic()
+            self._freezing = False
             try:
-                await self.tick()
+                if await self._parts.lease.held():
+                    await self.tick()
             except DatabaseError as error:
                 log.error("database.failed", why=str(error))
             try:
@@ -71,7 +75,6 @@ class Scheduler:
 
     async def tick(self) -> None:
         """Do everything that is to be done now; of an audience, freeze one chunk."""
-        self._freezing = False
         now = self._parts.clock()
         for activity in await self._parts.database.read(activities.unplanned, now):
             await self._parts.database.run(_plan, activity, now)

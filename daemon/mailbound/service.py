@@ -8,24 +8,25 @@ import fcntl
 import functools
 import os
 import signal
-import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 import uvloop
 
-from mailbound import classify, config, logs, mailbox, relay
+from mailbound import classify, config, holding, logs, mailbox, pacing, relay
 from mailbound.config import Config, Store
-from mailbound.database import engine, nodes, recovery, schema, stores
+from mailbound.database import engine, schema, stores
 from mailbound.database.engine import Database
+from mailbound.database.leases import Lease
 from mailbound.errors import ConfigError, DatabaseError
 from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
 from mailbound.mailbox import pop3
+from mailbound.node import BEAT_SECONDS, Node
 from mailbound.notify import Notifier
 from mailbound.outbound import Outbound, loop
 from mailbound.outbound.composer import Composer
@@ -34,7 +35,6 @@ from mailbound.scheduler import Scheduler
 
 log = structlog.get_logger()
 
-_BEAT_SECONDS = 5.0
 _STUCK_SECONDS = 300.0
 """A loop that has not moved for so long is stuck: longer than any transaction or fetch may take."""
 
@@ -65,6 +65,8 @@ class _Service:
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
         self._loops: list[Loop] = []
+        self._relays: dict[str, relay.Relay] = {}
+        self._paces: dict[str, pacing.Pace] = {}  # by store; a reload forgets no debts
 
     async def run(self) -> None:
         database = Database(self._settings.database.connect_url(), checkpoints=True)
@@ -82,53 +84,58 @@ class _Service:
         before, after = await asyncio.to_thread(schema.upgrade, database)
         if before != after:
             log.info("database.upgraded", before=before, after=after)
-        node_id = await database.run(nodes.join, socket.gethostname(), now=_now())
-        await self._recover(database, node_id)
+        node = Node(database, clock=_now, holding=self._holding, changed=self._share)
+        await node.join()
         for warning in self._settings.warnings:
             log.warning("config.doubted", why=warning)
-        log.info("service.started", node=node_id, stores=len(self._settings.stores), pid=os.getpid())
-        heart = asyncio.gather(self._beat(), self._hold(database, node_id))
+        log.info("service.started", node=node.id, stores=len(self._settings.stores), pid=os.getpid())
+        heart = asyncio.gather(self._beat(), node.run())
         try:
             while not self._stopping.is_set():
-                await self._work(database, node_id)
+                await self._work(database, node, heart)
+                if node.lost.is_set():
+                    await node.join()
         finally:
             heart.cancel()
             await asyncio.gather(heart, return_exceptions=True)
-        log.info("service.stopped", node=node_id)
+            await node.leave()
+        log.info("service.stopped", node=node.id)
 
-    async def _recover(self, database: Database, node_id: int) -> None:
-        """Take over what dead nodes held."""
-        dead = await database.run(nodes.dead, alone=database.is_sqlite, but=node_id)
-        if dead:
-            counts = await database.run(recovery.recover, dead, now=_now())
-            await database.run(nodes.forget, dead)
-            if any(counts.values()):
-                log.warning("node.recovered", **{str(state): count for state, count in counts.items()})
+    async def _work(self, database: Database, node: Node, heart: asyncio.Future[Any]) -> None:
+        """Run all loops with the configuration of now, until it is reloaded, we stop, or one of them fails.
 
-    async def _work(self, database: Database, node_id: int) -> None:
-        """Run all loops with the configuration of now, until it is reloaded, we stop, or one of them fails."""
+        A node that was given up ends them, too: what they claimed is not theirs any more.
+        """
         numbers = await database.run(stores.keep, list(self._settings.stores))
         stopping = asyncio.Event()
         reader = Reader()
-        self._loops = _build(self._settings, database, node_id, numbers, reader)
+        self._share(node.alive)
+        self._relays = {
+            name: _relay(store, self._paces[name]) for name, store in self._settings.stores.items()
+        }
+        self._loops = _build(
+            _Common(self._settings, database, node.id), numbers, reader, self._relays, self._paces
+        )
         self._notifier.ready(f"at work for {', '.join(self._settings.stores)}")
         tasks = [asyncio.create_task(each.run(stopping)) for each in self._loops]
-        signals = [asyncio.create_task(self._stopping.wait()), asyncio.create_task(self._reload.wait())]
+        events = (self._stopping, self._reload, node.lost)
+        signals = {event: asyncio.create_task(event.wait()) for event in events}
         try:
             while not stopping.is_set():
-                done, _ = await asyncio.wait({*tasks, *signals}, return_when=asyncio.FIRST_COMPLETED)
-                for task in done.intersection(tasks):
+                watched = {heart, *tasks, *signals.values()}
+                done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                for task in done.intersection({heart, *tasks}):
                     task.result()
-                if self._stopping.is_set():
+                if self._stopping.is_set() or node.lost.is_set():
                     stopping.set()
                 elif self._reload.is_set():
                     self._reload.clear()
-                    signals[1] = asyncio.create_task(self._reload.wait())
+                    signals[self._reload] = asyncio.create_task(self._reload.wait())
                     if self._reloaded():
                         stopping.set()
         finally:
             stopping.set()
-            for task in signals:
+            for task in signals.values():
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             reader.close()
@@ -165,9 +172,27 @@ class _Service:
         log.info("config.reloaded")
         return True
 
+    def _share(self, alive: int) -> None:
+        """Take our share of every rate, of so many nodes; what was taken already stays taken."""
+        now = time.monotonic()
+        for name, store in self._settings.stores.items():
+            new = name not in self._paces
+            pace = self._paces.setdefault(name, pacing.Pace(store.outbound.connections))
+            rates = pacing.Rates(store.outbound.rate, self._settings.sending.domain_rate)
+            # The others hear of a new node at their next heartbeat, and go on as before until then.
+            pace.change(rates, alive, now, owing=BEAT_SECONDS if new and alive > 1 else 0.0)
+            pace.concurrency.change(store.outbound.connections, now)
+
+    def _holding(self) -> dict[str, str]:
+        """Return what holds back each store now."""
+        now = time.monotonic()
+        return {
+            name: holding.of_store(_known(at, self._paces[name], now)) for name, at in self._relays.items()
+        }
+
     async def _beat(self) -> None:
         """Tell systemd that we live, while every loop moves. A database that is locked is no reason to die."""
-        interval = min(_BEAT_SECONDS, self._notifier.watchdog_seconds / 2 or _BEAT_SECONDS)
+        interval = min(BEAT_SECONDS, self._notifier.watchdog_seconds / 2 or BEAT_SECONDS)
         while True:
             stuck = [
                 type(each).__name__
@@ -180,19 +205,38 @@ class _Service:
                 self._notifier.alive()
             await asyncio.sleep(interval)
 
-    async def _hold(self, database: Database, node_id: int) -> None:
-        """Tell the other nodes that we live, and take over what dead ones held."""
-        while True:
-            with contextlib.suppress(DatabaseError):
-                await database.run(nodes.beat, node_id)
-                if not database.is_sqlite:
-                    await self._recover(database, node_id)
-            await asyncio.sleep(_BEAT_SECONDS)
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What all loops share."""
+
+    settings: Config
+    database: Database
+    node_id: int
+
+    def lease(self, work: str) -> Lease:
+        return Lease(self.database, work, node_id=self.node_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """What the loops of one store share."""
+
+    name: str
+    store: Store
+    store_id: int
+    relay: relay.Relay
+    pace: pacing.Pace
 
 
 def _build(
-    settings: Config, database: Database, node_id: int, numbers: dict[str, int], reader: Reader
+    common: _Common,
+    numbers: dict[str, int],
+    reader: Reader,
+    relays: dict[str, relay.Relay],
+    paces: dict[str, pacing.Pace],
 ) -> list[Loop]:
+    settings, database = common.settings, common.database
     rules = classify.Rules.load()
     reading = Recorder(
         recorder.Parts(
@@ -201,6 +245,7 @@ def _build(
             rules=rules,
             limits=settings.policy,
             keep_for=settings.inbound.keep_for,
+            lease=common.lease("reading"),
             clock=_now,
         )
     )
@@ -210,65 +255,77 @@ def _build(
                 database=database,
                 templates=settings.templates.folder,
                 breaker=settings.breaker,
-                node_id=node_id,
+                node_id=common.node_id,
+                lease=common.lease("scheduling"),
                 clock=_now,
             )
         ),
         reading,
     ]
     for name, store in settings.stores.items():
-        where = _Where(name, store, settings, database, node_id, numbers[name])
-        loops += [_outbound(where, rules), _fetcher(where, reading.wake)]
+        where = _Where(name, store, numbers[name], relays[name], paces[name])
+        loops += [_outbound(common, where, rules), _fetcher(common, where, reading.wake)]
     return loops
 
 
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """What the loops of one store share."""
-
-    name: str
-    store: Store
-    settings: Config
-    database: Database
-    node_id: int
-    store_id: int
-
-
-def _outbound(where: _Where, rules: classify.Rules) -> Outbound:
-    outbound, settings = where.store.outbound, where.settings
+def _outbound(common: _Common, where: _Where, rules: classify.Rules) -> Outbound:
+    outbound, settings = where.store.outbound, common.settings
     return Outbound(
         loop.Parts(
-            database=where.database,
-            relay=relay.Relay(account(where.store), connections=outbound.connections),
+            database=common.database,
+            relay=where.relay,
             composer=Composer(
-                where.database, where.store, store_id=where.store_id, web=settings.web, clock=_now
+                common.database, where.store, store_id=where.store_id, web=settings.web, clock=_now
             ),
             rules=rules,
             sending=settings.sending,
             limits=settings.policy,
             store=where.name,
             store_id=where.store_id,
-            node_id=where.node_id,
+            node_id=common.node_id,
             connections=outbound.connections,
-            rate=outbound.rate,
+            pace=where.pace,
             clock=_now,
         )
     )
 
 
-def _fetcher(where: _Where, arrived: Callable[[], None]) -> Fetcher:
+def _fetcher(common: _Common, where: _Where, arrived: Callable[[], None]) -> Fetcher:
+    settings = common.settings
     return Fetcher(
         fetcher.Parts(
-            database=where.database,
-            open=functools.partial(open_mailbox, where.store, where.settings),
+            database=common.database,
+            open=functools.partial(open_mailbox, where.store, settings),
             store=where.name,
             store_id=where.store_id,
-            poll=where.settings.inbound.poll,
-            delete=where.store.inbound.after_storing == "delete",
-            budget_octets=where.settings.inbound.budget,
+            poll=settings.inbound.poll,
+            delete=where.store.inbound.after_storing != "keep",
+            budget_octets=settings.inbound.budget,
+            lease=common.lease(f"fetching {where.name}"),
             arrived=arrived,
             clock=_now,
         )
+    )
+
+
+def _relay(store: Store, pace: pacing.Pace) -> relay.Relay:
+    made = relay.Relay(account(store), connections=store.outbound.connections)
+    made.concurrency = pace.concurrency
+    return made
+
+
+def _known(at: relay.Relay, pace: pacing.Pace, now: float) -> holding.Known:
+    crowded, until = pace.crowded or ("", 0.0)
+    return holding.Known(
+        connections=pace.concurrency.limit,
+        allowed=pace.concurrency.allowed(now),
+        down_until=_now() + timedelta(seconds=at.retry_at - now) if at.retry_at is not None else None,
+        why=str(at.error or ""),
+        rate=pace.rates.relay,
+        nodes=pace.nodes,
+        waits=pace.wait(now) > 0,
+        crowded=crowded if until > now else "",
+        domain_rate=pace.rates.domains.get(crowded, pace.rates.domain),
     )
 
 

@@ -30,6 +30,19 @@ _PATIENCE_SECONDS = (
 )
 
 
+_IDLE_SECONDS = 30
+"""How long a transaction may do nothing: a daemon only waits for statements, never in between."""
+
+_TCP = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # milliseconds
+}
+"""A server that cannot be reached any more is found out within half a minute, whatever we wait for."""
+
+
 class Database:
     """A database and the threads that speak to it."""
 
@@ -48,6 +61,8 @@ class Database:
             self._reader = sa.create_engine(self.url, **_options(self.url))
             _prepare_sqlite(self._writer, begin="BEGIN IMMEDIATE", checkpoints=checkpoints)
             _prepare_sqlite(self._reader, begin="BEGIN", checkpoints=False)
+        elif checkpoints:
+            _prepare_postgresql(self._writer)
         self._write_threads = ThreadPoolExecutor(
             1 if self.is_sqlite else 4, thread_name_prefix="database-write"
         )
@@ -170,7 +185,16 @@ def _first_line(error: sa.exc.DBAPIError) -> str:
 def _options(url: sa.URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": _BUSY_SECONDS, "check_same_thread": False}}
-    return {"pool_pre_ping": True, "pool_size": 8}
+    return {"pool_pre_ping": True, "pool_size": 8, "connect_args": _TCP}
+
+
+def _prepare_postgresql(engine: sa.Engine) -> None:
+    """Let a daemon that is stopped or cut off in the middle of a transaction not keep its rows from the others."""
+
+    @sa.event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
+        connection.commit()
 
 
 def _prepare_sqlite(engine: sa.Engine, *, begin: str, checkpoints: bool) -> None:

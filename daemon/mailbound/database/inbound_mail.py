@@ -126,6 +126,19 @@ def take(connection: sa.Connection, *, limit: int) -> list[Unread]:
     ]
 
 
+def is_ours(connection: sa.Connection, mail: Unread) -> bool:
+    """Return whether a mail still waits for the one who took it, and let nobody else take it until the end.
+
+    The try that was counted tells: who takes a mail counts one, so nobody took it since.
+    """
+    untouched = sa.select(inbound_mail.c.id).where(
+        inbound_mail.c.id == mail.id,
+        inbound_mail.c.state == NEW,
+        inbound_mail.c.attempts == mail.attempts,
+    )
+    return connection.execute(untouched.with_for_update()).first() is not None
+
+
 def poison(connection: sa.Connection, ids: Sequence[int], *, why: str) -> None:
     """Set mail aside that cannot be read."""
     values = {"state": POISON, "why": why[:255]}

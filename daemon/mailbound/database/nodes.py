@@ -1,9 +1,17 @@
-"""Who is alive, and the keys that all of them sign with."""
+"""Who is alive, and the keys that all of them sign with.
+
+A node lives while it is heard of. One that is silent for a lease, by the database's clock, is given up by whoever
+notices: from then on it can claim nothing, and what it had claimed is free. What it had marked is left to it until
+a final dot that was under way must have been answered. A node that comes back after it was given up is told so by
+its next heartbeat, and joins again as a new one.
+"""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,32 +19,77 @@ from mailbound import tokens
 from mailbound.database import changes
 from mailbound.database.tables import node, token_key
 
-LEASE = timedelta(minutes=15)
-"""How long a silent node keeps what it claimed: longer than the ten minutes that a final dot may take."""
+LEASE = timedelta(seconds=60)
+"""How long a node may be silent: many heartbeats, and longer than a database needs to come back."""
+
+FINAL_DOT = timedelta(minutes=12)
+"""How long a node that was given up keeps what it had marked: longer than the ten minutes that a dot may take."""
 
 
 def join(connection: sa.Connection, name: str, *, now: datetime) -> int:
     """Enter a node that starts now, and return its id; a restarted daemon is a new node."""
-    row = node.insert().values(name=name[:255], started_at=now, seen_at=now).returning(node.c.id)
-    return int(connection.execute(row).scalar_one())
+    row = {"name": name[:255], "started_at": now, "seen_at": _clock(connection)}
+    return int(connection.execute(node.insert().values(row).returning(node.c.id)).scalar_one())
 
 
-def beat(connection: sa.Connection, node_id: int) -> None:
-    """Say that a node is alive, by the database's clock."""
-    connection.execute(node.update().where(node.c.id == node_id).values(seen_at=_clock(connection)))
+def beat(connection: sa.Connection, node_id: int, *, holding: Mapping[str, str] | None = None) -> int | None:
+    """Say that a node is alive; return how many are, itself included, or None if it was given up.
+
+    `holding` is what holds back each of its stores now, in words.
+    """
+    now = _clock(connection)
+    alive = (
+        node.update()
+        .where(node.c.id == node_id, node.c.lost_at.is_(None))
+        .values(seen_at=now, holding=dict(holding or {}))
+    )
+    if not connection.execute(alive).rowcount:
+        return None
+    heard = sa.select(sa.func.count()).where(node.c.lost_at.is_(None), node.c.seen_at >= now - LEASE)
+    return int(connection.execute(heard).scalar_one())
 
 
-def dead(connection: sa.Connection, *, alone: bool, but: int) -> list[int]:
-    """Return the nodes whose work may be taken over: all others if we are alone, else those silent for a lease."""
-    query = sa.select(node.c.id).where(node.c.id != but)
-    if not alone:
-        query = query.where(node.c.seen_at < _clock(connection) - LEASE)
+def leave(connection: sa.Connection, node_id: int) -> None:
+    """Take leave: others need not wait for a lease to do what this node did."""
+    gone = node.update().where(node.c.id == node_id, node.c.lost_at.is_(None))
+    connection.execute(gone.values(lost_at=_clock(connection)))
+
+
+def give_up(connection: sa.Connection, *, but: int) -> Sequence[Any]:
+    """Give up the nodes that are silent for a lease, and return the id, name and `seen_at` of each."""
+    now = _clock(connection)
+    silent = (node.c.id != but, node.c.lost_at.is_(None), node.c.seen_at < now - LEASE)
+    lost = node.update().where(*silent).values(lost_at=now).returning(node.c.id, node.c.name, node.c.seen_at)
+    return connection.execute(lost).all()
+
+
+def lost(connection: sa.Connection, *, answered: bool = False) -> list[int]:
+    """Return the nodes that left or were given up, or those whose last final dots must be answered by now."""
+    query = sa.select(node.c.id).where(node.c.lost_at.is_not(None))
+    if answered:
+        query = query.where(node.c.lost_at < _clock(connection) - FINAL_DOT)
     return list(connection.execute(query).scalars())
 
 
-def forget(connection: sa.Connection, node_ids: list[int]) -> None:
+def others(connection: sa.Connection, *, but: int) -> list[int]:
+    """Return all nodes but one: those that a daemon finds which is alone."""
+    return list(connection.execute(sa.select(node.c.id).where(node.c.id != but)).scalars())
+
+
+def live(connection: sa.Connection) -> Sequence[Any]:
+    """Return the nodes that are alive: their rows, the oldest first."""
+    alive = (node.c.lost_at.is_(None), node.c.seen_at >= _clock(connection) - LEASE)
+    return connection.execute(sa.select(node).where(*alive).order_by(node.c.id)).all()
+
+
+def forget(connection: sa.Connection, node_ids: Sequence[int]) -> None:
     """Remove nodes whose work has been taken over."""
     connection.execute(node.delete().where(node.c.id.in_(node_ids)))
+
+
+def standing(node_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Return whether a node was not given up, for the WHERE of what only a live one may do."""
+    return sa.exists().where(node.c.id == node_id, node.c.lost_at.is_(None))
 
 
 def keys(connection: sa.Connection) -> dict[int, tokens.Key]:
@@ -56,5 +109,6 @@ def signing_key(connection: sa.Connection, *, now: datetime) -> tokens.Key:
 
 
 def _clock(connection: sa.Connection) -> datetime:
+    """Return the time of the database: no two hosts have the same."""
     moment: datetime = connection.execute(sa.select(sa.func.now(type_=node.c.seen_at.type))).scalar_one()
     return moment

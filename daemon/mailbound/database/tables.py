@@ -133,6 +133,7 @@ change = Table(
     Column("kind", String(16), nullable=False),  # opt_in, status, suppression, address
     Column("recipient_id", Id, index=True),
     Column("address_id", Id, index=True),
+    Column("domain_id", Id),
     Column("store_id", Integer),
     Column("before", String(255), nullable=False),
     Column("after", String(255), nullable=False),
@@ -351,6 +352,15 @@ node = Table(
     Column("name", String(255), nullable=False),
     Column("started_at", Utc, nullable=False),
     Column("seen_at", Utc, nullable=False),
+    Column("lost_at", Utc),  # it left, or others gave it up: it may claim nothing more
+    Column("holding", Json),  # what holds back each of its stores, in words
+)
+
+lease = Table(  # work that one node does for all
+    "lease",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("node_id", Id, nullable=False),
 )
 
 token_key = Table(

@@ -16,6 +16,7 @@ import structlog
 from mailbound.database import inbound_mail
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
+from mailbound.database.leases import Lease
 from mailbound.errors import DatabaseError, MailboxError
 from mailbound.mailbox import Item, Mailbox, SessionError
 from mailbound.pacing import Backoff
@@ -39,6 +40,7 @@ class Parts:
     poll: timedelta
     delete: bool
     budget_octets: int
+    lease: Lease  # of many nodes one fetches from a mailbox
     arrived: Callable[[], None]  # called when there is new mail to read
     clock: Callable[[], datetime]
 
@@ -57,7 +59,7 @@ class Fetcher:
         """Look into the mailbox again and again until `stopping` is set. One that is down alarms once."""
         while not stopping.is_set():
             try:
-                while await self.fetch():
+                while await self._parts.lease.held() and await self.fetch():
                     self.ticked_at = time.monotonic()
             except (MailboxError, DatabaseError) as error:
                 wait = self._failed(error)

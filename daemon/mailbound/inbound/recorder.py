@@ -18,6 +18,7 @@ from mailbound.database import bounces, inbound_mail, nodes
 from mailbound.database.bounces import Recorded
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Unread
+from mailbound.database.leases import Lease
 from mailbound.errors import DatabaseError
 from mailbound.inbound import findings
 from mailbound.inbound.findings import Arrived
@@ -41,6 +42,7 @@ class Parts:
     rules: classify.Rules
     limits: Policy
     keep_for: timedelta
+    lease: Lease  # of many nodes one reads
     clock: Callable[[], datetime]
 
 
@@ -75,9 +77,11 @@ class Recorder:
             self.ticked_at = time.monotonic()
             self._arrived.clear()
             try:
-                while await self.record() and not stopping.is_set():
+                while not stopping.is_set() and await self._parts.lease.held():
                     self.ticked_at = time.monotonic()
-                await self._purge()
+                    if not await self.record():
+                        await self._purge()
+                        break
             except DatabaseError as error:
                 log.error("database.failed", why=str(error))
             with contextlib.suppress(TimeoutError):
@@ -138,12 +142,17 @@ def _record(
     limits: Policy,
     now: datetime,
 ) -> _Done:
-    """Record each mail for itself: whatever goes wrong with one undoes nothing of the others."""
+    """Record each mail for itself: whatever goes wrong with one undoes nothing of the others.
+
+    A mail that another node took in the meantime, since this one was given up, is left to it.
+    """
     done = _Done()
     for mail, report in reports:
         arrived = Arrived(mail.id, mail.store_id, mail.fetched_at)
         try:
             with connection.begin_nested():
+                if not inbound_mail.is_ours(connection, mail):
+                    continue
                 found = findings.find(report, arrived, keys=keys, rules=rules)
                 recorded = [bounces.record(connection, finding, limits=limits) for finding in found]
                 kind = report.kind if found or report.kind is not Kind.BOUNCE else Kind.UNRECOGNISED

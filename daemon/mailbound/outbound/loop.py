@@ -27,7 +27,7 @@ from mailbound.message import MessageFault
 from mailbound.outbound.composer import Composer
 from mailbound.outbound.courier import Courier, Item
 from mailbound.outbound.writer import Writer
-from mailbound.pacing import Backoff, DomainRates, TokenBucket
+from mailbound.pacing import Backoff, Pace
 from mailbound.relay import Relay
 from mailbound.template import TemplateFault
 
@@ -57,7 +57,7 @@ class Parts:
     store_id: int
     node_id: int
     connections: int
-    rate: float
+    pace: Pace
     clock: Callable[[], datetime]
 
 
@@ -94,8 +94,6 @@ class Outbound:
             )
             for number in range(parts.connections)
         ]
-        self._bucket = TokenBucket(parts.rate, max(1.0, parts.rate / 10)) if parts.rate else None
-        self._domains = DomainRates({}, default=parts.sending.domain_rate or None)
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -180,7 +178,11 @@ class Outbound:
 
     async def _pace(self, delivery: Claimed, run: Run, activity: Activity, stopping: asyncio.Event) -> None:
         """Compose a delivery and hand it to the couriers when its turn comes."""
-        wait = 0.0 if self._is_its_turn(delivery) else self._domains.take(delivery.domain, time.monotonic())
+        wait = (
+            0.0
+            if self._is_its_turn(delivery)
+            else self._parts.pace.take_domain(delivery.domain, time.monotonic())
+        )
         if wait > _SHORT_WAIT_SECONDS:
             turn = self._parts.clock() + timedelta(seconds=wait)
             self._release(delivery, next_attempt_at=turn, reason=deliveries.PACED)
@@ -188,8 +190,7 @@ class Outbound:
         item = await self._compose(delivery, run, activity)
         if item is None:
             return
-        if self._bucket is not None:
-            wait = max(wait, self._bucket.take(time.monotonic()))
+        wait = max(wait, self._parts.pace.take(time.monotonic()))
         await self._sleep(wait, stopping)
         self._queue.put_nowait(item)
 

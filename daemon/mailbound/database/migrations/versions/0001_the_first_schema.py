@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("recipient_id", Id, nullable=True),
         sa.Column("address_id", Id, nullable=True),
+        sa.Column("domain_id", Id, nullable=True),
         sa.Column("store_id", sa.Integer(), nullable=True),
         sa.Column("before", sa.String(length=255), nullable=False),
         sa.Column("after", sa.String(length=255), nullable=False),
@@ -51,7 +52,15 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("started_at", Utc(), nullable=False),
         sa.Column("seen_at", Utc(), nullable=False),
+        sa.Column("lost_at", Utc(), nullable=True),
+        sa.Column("holding", Json, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_node")),
+    )
+    op.create_table(
+        "lease",
+        sa.Column("name", sa.String(length=80), nullable=False),
+        sa.Column("node_id", Id, nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_lease")),
     )
     op.create_table(
         "segment",
@@ -406,6 +415,7 @@ def downgrade() -> None:
     op.drop_table("tally")
     op.drop_table("store")
     op.drop_table("segment")
+    op.drop_table("lease")
     op.drop_table("node")
     op.drop_table("domain")
     op.drop_index(op.f("ix_change_recipient_id"), table_name="change")
