@@ -195,6 +195,14 @@ def test_a_node_that_was_given_up_marks_nothing_it_had_claimed(database_url: str
         assert deliveries.mark(connection, ids, node_id=lost, now=NOW) == set()
 
 
+def test_a_node_that_was_given_up_claims_nothing(database_url: str) -> None:
+    with world(database_url) as here:
+        lost, other = _join(here.connection), _join(here.connection)
+        _age(here.connection, lost)
+        nodes.give_up(here.connection, but=other)
+        assert _claims(here, lost) == []
+
+
 def test_a_node_that_was_given_up_still_writes_the_outcome_of_its_last_dot(database_url: str) -> None:
     with world(database_url) as here:
         connection = here.connection

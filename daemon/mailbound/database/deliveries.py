@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound import lifecycle
-from mailbound.database import audience, tally
+from mailbound.database import audience, nodes, tally
 from mailbound.database.tables import activity, address, delivery, domain, recipient, run
 from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunState
 
@@ -68,7 +68,8 @@ def claim(
 ) -> list[Claimed]:
     """Claim up to `limit` due deliveries of a run, the longest due first.
 
-    Those who may not get it any more are skipped here, so that no connection is spent on them.
+    Those who may not get it any more are skipped here, so that no connection is spent on them. A node that was given
+    up claims nothing.
     """
     asked = {"of_run": run_id, "node": node_id, "now": now, "most": limit}
     ids = list(connection.execute(_claim(), asked).scalars())
@@ -122,7 +123,7 @@ def _claim() -> sa.UpdateBase:
     )
     return (
         delivery.update()
-        .where(delivery.c.id.in_(due.scalar_subquery()))
+        .where(delivery.c.id.in_(due.scalar_subquery()), nodes.standing(sa.bindparam("node")))
         .values(
             state=lifecycle.advance(DeliveryState.QUEUED, DeliveryEvent.CLAIM), node_id=sa.bindparam("node")
         )
