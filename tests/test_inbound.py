@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from mailbound import classify, config
-from mailbound.database import inbound_mail, schema, tables
+from mailbound import classify, config, mailbox
+from mailbound.database import inbound_mail, leases, nodes, schema, tables
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.database.leases import Lease
@@ -434,3 +434,40 @@ def test_a_worker_that_needs_too_much_memory_does_not_take_the_machine_with_it()
             reader.close()
 
     asyncio.run(main())
+
+
+# --- of many nodes ----------------------------------------------------------------------------------------
+
+
+def test_a_mailbox_and_the_reading_are_left_to_the_node_that_has_them(postgres_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        opened: list[int] = []
+
+        async def open_mailbox() -> mailbox.Mailbox:
+            opened.append(1)
+            raise MailboxError("it is open enough for this test")
+
+        await database.run(_take_all)
+        _arrive(database, b"Subject: hello\r\n\r\nHello\r\n")
+        async with _recording(database) as (one, _):
+            for loop in (_fetcher(database, 0, open=open_mailbox), one):
+                stopping = asyncio.Event()
+                running = asyncio.create_task(loop.run(stopping))
+                for _ in range(2):
+                    before = loop.ticked_at
+                    while loop.ticked_at == before:
+                        one.wake()
+                        await asyncio.sleep(0.01)
+                stopping.set()
+                await running
+        assert opened == []
+        tries = sa.select(tables.inbound_mail.c.attempts)
+        assert await database.read(lambda connection: connection.execute(tries).scalars().all()) == [0]
+
+    with _database(postgres_url) as database:
+        asyncio.run(scenario(database))
+
+
+def _take_all(connection: sa.Connection) -> None:
+    other = nodes.join(connection, "other", now=NOW)
+    assert all(leases.take(connection, work, node_id=other) for work in ("reading", "fetching main"))

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from mailbound.config import Breaker
-from mailbound.database import activities, runs, schema, tables
+from mailbound.database import activities, leases, nodes, runs, schema, tables
 from mailbound.database.engine import Database
 from mailbound.database.leases import Lease
 from mailbound.lifecycle import RunEvent, RunState
@@ -253,3 +253,28 @@ def test_a_local_time_follows_the_zone(sqlite_url: str, tmp_path: Path, zone: st
                 "America/New_York": datetime(2026, 11, 25, 7, 30, tzinfo=UTC),
             }[zone]
         )
+
+
+def test_of_two_nodes_one_schedules_until_it_leaves(postgres_url: str, tmp_path: Path) -> None:
+    with staged(postgres_url, tmp_path) as stage:
+        stage.plan(starts_at=NOW)
+        with stage.database.begin() as connection:
+            other = nodes.join(connection, "other", now=NOW)
+            leases.take(connection, "scheduling", node_id=other)
+        asyncio.run(_two_ticks(stage.scheduler))
+        assert stage.runs() == []
+        with stage.database.begin() as connection:
+            nodes.leave(connection, other)
+        asyncio.run(_two_ticks(stage.scheduler))
+        assert stage.runs() == [(NOW, "sending")]
+
+
+async def _two_ticks(scheduler: Scheduler) -> None:
+    stopping = asyncio.Event()
+    running = asyncio.create_task(scheduler.run(stopping))
+    for _ in range(2):
+        before = scheduler.ticked_at
+        while scheduler.ticked_at == before:
+            await asyncio.sleep(0.01)
+    stopping.set()
+    await running
