@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailbound.cli import terminal
+from mailbound.cli import suppressing, terminal
 from mailbound.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,9 +103,10 @@ def show(context: typer.Context, who: _Who, json: terminal.Json = False) -> None
 
 
 def _portrait(connection: sa.Connection, row: Any) -> dict[str, Any]:
-    from mailbound.database import recipients
+    from mailbound.database import recipients, suppressions
 
     status = recipients.status(connection, row.address_id)
+    suppression = suppressions.of_address(connection, row.address_id, now=datetime.now(UTC))
     ledger = recipients.last_changes(connection, row.id, row.address_id, limit=10)
     sent = recipients.last_deliveries(connection, row.id, limit=10)
     return {
@@ -119,6 +120,7 @@ def _portrait(connection: sa.Connection, row: Any) -> dict[str, Any]:
         "category": status.category,
         "since": status.since,
         "until": status.until,
+        "suppressed": str(suppression) if suppression else None,
         "created_at": row.created_at,
         "changed_at": row.changed_at,
         "opt_ins": list(recipients.wishes(connection, row.id)),
@@ -143,7 +145,7 @@ def _print(person: dict[str, Any]) -> None:
             *((name, person[name]) for name in ("external_id", "address", "name", "locale", "time_zone")),
             ("attributes", terminal.pairs(person["attributes"])),
             ("status", status),
-            *((name, person[name]) for name in ("since", "until", "created_at", "changed_at")),
+            *((name, person[name]) for name in ("since", "until", "suppressed", "created_at", "changed_at")),
         ]
     )
     wishes = [(each.store, each.receive, each.source, each.changed_at) for each in person["opt_ins"]]
@@ -227,6 +229,10 @@ def reinstate(context: typer.Context, who: _Who) -> None:
         )
     status = "is deliverable again" if changed else "was deliverable already"
     terminal.say(f"the address {status}; opt-ins given back: {given_back}")
+
+
+for _each in (suppressing.suppress, suppressing.unsuppress, suppressing.suppressed):
+    app.command()(_each)
 
 
 @app.command()

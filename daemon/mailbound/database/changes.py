@@ -113,6 +113,7 @@ def record(
     now: datetime,
     recipient_id: int | None = None,
     address_id: int | None = None,
+    domain_id: int | None = None,
     store_id: int | None = None,
 ) -> int:
     """Write one line of the ledger and return its id."""
@@ -121,6 +122,7 @@ def record(
         "kind": kind,
         "recipient_id": recipient_id,
         "address_id": address_id,
+        "domain_id": domain_id,
         "store_id": store_id,
         "before": before,
         "after": after,

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mailbound.database import changes
+from mailbound.database import changes, suppressions
 from mailbound.database.changes import Cause
 from mailbound.database.tables import bounce, change, opt_in, recipient_status
 from mailbound.model import Disposition, RecipientStatus, Source
@@ -47,8 +47,8 @@ def undo(connection: sa.Connection, lines: Sequence[Any], *, cause: Cause, now: 
     undone = Undone()
     for line in lines:
         its_cause = replace(cause, undoes=line.id)
-        restore = {"opt_in": _restore_opt_in, "status": _restore_status}[line.kind]
-        (undone.restored if restore(connection, line, its_cause, now) else undone.overtaken).append(line)
+        restored = _RESTORE[line.kind](connection, line, cause=its_cause, now=now)
+        (undone.restored if restored else undone.overtaken).append(line)
     return undone
 
 
@@ -56,11 +56,11 @@ def _lines(connection: sa.Connection, which: sa.ColumnElement[bool]) -> Sequence
     """Return lines that were not taken back yet, the latest first."""
     later = change.alias("later")
     taken_back = sa.exists().where(later.c.undoes == change.c.id)
-    query = sa.select(change).where(which, sa.not_(taken_back), change.c.kind.in_(("opt_in", "status")))
+    query = sa.select(change).where(which, sa.not_(taken_back), change.c.kind.in_(tuple(_RESTORE)))
     return connection.execute(query.order_by(change.c.id.desc())).all()
 
 
-def _restore_opt_in(connection: sa.Connection, line: Any, cause: Cause, now: datetime) -> bool:
+def _restore_opt_in(connection: sa.Connection, line: Any, *, cause: Cause, now: datetime) -> bool:
     key = (opt_in.c.recipient_id == line.recipient_id) & (opt_in.c.store_id == line.store_id)
     row = connection.execute(sa.select(opt_in).where(key)).one_or_none()
     if row is None or changes.wish(row.receive, row.source) != line.after:
@@ -82,7 +82,7 @@ def _restore_opt_in(connection: sa.Connection, line: Any, cause: Cause, now: dat
     return True
 
 
-def _restore_status(connection: sa.Connection, line: Any, cause: Cause, now: datetime) -> bool:
+def _restore_status(connection: sa.Connection, line: Any, *, cause: Cause, now: datetime) -> bool:
     key = recipient_status.c.address_id == line.address_id
     row = connection.execute(sa.select(recipient_status).where(key)).one_or_none()
     before = _VALUE.fullmatch(line.before)
@@ -96,3 +96,6 @@ def _restore_status(connection: sa.Connection, line: Any, cause: Cause, now: dat
         cause=cause,
         now=now,
     )
+
+
+_RESTORE = {"opt_in": _restore_opt_in, "status": _restore_status, "suppression": suppressions.restore}
