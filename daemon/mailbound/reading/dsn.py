@@ -43,6 +43,8 @@ _NO_ADDRESS = "@/|:"  # a route without its end, a file, a command, a list of al
 _FIELD = re.compile(r"([A-Za-z][\w-]{0,80})[ \t]*:[ \t]*(.*)", re.DOTALL)
 _TYPE = re.compile(r"[\w.-]{1,40}\Z")
 _UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
+_CUT_ESCAPE = re.compile(r"\\(?:x(?:\{[0-9A-Fa-f]{0,6})?)?\Z")
+_LOCAL_NAME = re.compile(r"[^\W_][\w.+=&'!#$%*/?^{}~ -]{0,127}\Z")
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
 _QUOTED_AT = re.compile(r'<?\s*("(?:[^"\\]|\\.)*"@[^\s<>;,]+|[^\s<>;,"()]+@[^\s<>;,"()]+)')
 
@@ -120,7 +122,7 @@ def recipient_address(value: str) -> str:
 
     Angle brackets and comments are dropped; the `utf-8` forms (RFC 6533 §3) and xtext (RFC 3461 §4) are undone.
     """
-    kind, text = typed(value[:ADDRESS_LIMIT])
+    kind, text = typed(_CUT_ESCAPE.sub("", value[:ADDRESS_LIMIT]))
     if kind == "utf-8" or "\\x{" in text:
         text = _UNITEXT.sub(_character, text)
     if "@" not in text and "+40" in text:
@@ -146,6 +148,10 @@ def _recipient(fields: Fields, mail: Mail, *, is_only: bool) -> RecipientReport 
     stated = StatusCode.find(without_comments(fields.get("status", "")))
     action = _action(fields.get("action", ""), stated)
     if action is None or not final or final[0] in _NO_ADDRESS:
+        return None
+    if "\ufffd" in final or not final.isprintable():  # octets of something else, read as a text
+        return None
+    if "@" not in final and not _LOCAL_NAME.match(final):
         return None
     kind, text = typed(fields.get("diagnostic-code", ""))
     if not text and action in {Action.FAILED, Action.DELAYED}:

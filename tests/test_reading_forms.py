@@ -1,0 +1,176 @@
+"""Reports in the forms of mail systems that the golden mails leave out, and ordinary mail that speaks of reports."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from mailbound.model import Kind
+from mailbound.reading import read
+from mailbound.reading.phase import Phase, told
+
+RETURNED = (
+    "From: news@sender.example\nTo: carl@far.example\nMessage-ID: <a@sender.example>\nSubject: Spring\n"
+)
+REPORT = (
+    "This is the mail system at host mail.isp.example.\n\n"
+    "I'm sorry to have to inform you that your message could not\nbe delivered to one or more recipients.\n\n"
+    "<bob@far.example>: host mx.far.example[192.0.2.4] said: 550 5.1.1 User unknown (in reply to RCPT TO command)\n"
+)
+
+
+def mail(sender: str, subject: str, body: str, *, extra: str = "", kind: str = "text/plain") -> bytes:
+    return (
+        f"{extra}From: {sender}\nTo: news@sender.example\nSubject: {subject}\n"
+        f"Content-Type: {kind}; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n{body}"
+    ).encode()
+
+
+SYSTEM = "Mail Delivery System <MAILER-DAEMON@mail.isp.example>"
+
+FORMS = {
+    "a command stands where the address should": (
+        mail(
+            SYSTEM,
+            "Mail delivery failed: returning message to sender",
+            "A message that you sent could not be delivered to one or more of its recipients.\n\n"
+            "  |/usr/local/bin/deliver\n    (generated from bob@far.example)\n    Child process returned 77\n\n"
+            f"------ This is a copy of the message, including all the headers. ------\n\n{RETURNED}",
+        ),
+        "bob@far.example",
+    ),
+    "the later address counts where both stand": (
+        mail(
+            SYSTEM,
+            "Mail delivery failed: returning message to sender",
+            "A message that you sent could not be delivered to one or more of its recipients.\n\n"
+            "  bob@far.example\n    (generated from carl@sender.example)\n    550 5.1.1 unknown\n",
+        ),
+        "bob@far.example",
+    ),
+    "a language that no list knows": (
+        mail(SYSTEM, "Xabar", "Xat yuborilmadi:\n\n  bob@far.example\n    550 5.1.1 User unknown\n"),
+        "bob@far.example",
+    ),
+    "a sentence that names the only address": (
+        mail(SYSTEM, "Письмо", "Ваше письмо не может быть доставлено получателю bob@far.example.\n"),
+        "bob@far.example",
+    ),
+    "cells of a table": (
+        mail(
+            SYSTEM,
+            "退信",
+            "<table><tr><td>无法发送到</td><td>bob@far.example</td></tr></table>",
+            kind="text/html",
+        ),
+        "bob@far.example",
+    ),
+    "Exchange in Dutch": (
+        mail(
+            "postmaster@far.example",
+            "Niet te bezorgen",
+            "Bezorging bij de volgende geadresseerden is mislukt:\n\nbob@far.example\n#550 5.1.1 not found ##\n",
+        ),
+        "bob@far.example",
+    ),
+    "IMail": (
+        mail(
+            "Postmaster <postmaster@far.example>",
+            "Undeliverable Mail",
+            "user mail box full: bob@far.example\n",
+        ),
+        "bob@far.example",
+    ),
+}
+
+
+@pytest.mark.parametrize(("raw", "name"), FORMS.values(), ids=FORMS)
+def test_a_form_is_read(raw, name):
+    report = read(raw)
+    assert report.kind is Kind.BOUNCE
+    assert [one.recipient for one in report.recipients] == [name]
+
+
+PEOPLE = (
+    "Alice <alice@corp.example>",
+    "Postmaster <postmaster@isp.example>",
+    "NDR Radio <hoerer@ndr.example>",
+)
+SUBJECTS = (
+    "Undelivered Mail Returned to Sender",
+    "Why was my mail returned to sender?",
+    "Your parcel: delivery failed",
+)
+BODIES = {
+    "pasted": f"Can you help? I get this:\n\n{REPORT}",
+    "quoted": "Look:\n\n" + "".join(f"> {line}\n" for line in REPORT.splitlines()),
+    "forwarded": f"FYI\n\n----- Original Message -----\nFrom: MAILER-DAEMON@isp.example\nTo: a@corp.example\n"
+    f"Subject: Undelivered Mail\n\n{REPORT}",
+    "members": "New members:\n\nbob@far.example\n\nThese had left before:\n\ncarl@far.example\n",
+    "phishing": "Dear user, messages could not be delivered to you. See https://x.example\n\n  boss@far.example\n",
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_people_who_speak_of_a_report_write_none(body):
+    for sender, subject in itertools.product(PEOPLE, SUBJECTS):
+        assert read(mail(sender, subject, body)).kind is Kind.ORDINARY, (sender, subject)
+
+
+def test_a_parcel_is_no_message():
+    body = "We could not bring your parcel to the following address:\n\n  depot@parcel.example\n"
+    assert (
+        read(mail("Parcels <info@parcel.example>", "Your parcel: delivery failed", body)).kind
+        is Kind.ORDINARY
+    )
+
+
+def test_a_reverse_path_of_a_person_speaks_against_a_report():
+    body = "Your message could not be delivered:\n\n  bob@far.example\n"
+    subject = "Undeliverable mail"
+    assert read(mail("gate@corp.example", subject, body)).kind is Kind.BOUNCE
+    path = "Return-Path: <alice@corp.example>\n"
+    assert read(mail("gate@corp.example", subject, body, extra=path)).kind is Kind.ORDINARY
+
+
+def test_a_report_on_tls_is_no_report_on_deliveries():
+    raw = b"Return-Path: <>\nFrom: tls@isp.example\nSubject: Report Domain: sender.example\n"
+    raw += b'Content-Type: multipart/report; report-type="tlsrpt"; boundary="b"\n\n--b\n\nTLS report\n--b--\n'
+    assert read(raw).kind is Kind.ORDINARY
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "Automaattinen vastaus: Spring",
+        "Otomatik yan\u0131t: Spring",
+        "Automatická odpověď: Spring",
+        "Fraværsassistent: Spring",
+        "자동 회신: Spring",
+    ],
+)
+def test_an_absence_is_known_by_its_subject(subject):
+    assert read(mail("ann@far.example", subject, "Gone.\n")).kind is Kind.AUTO_REPLY
+
+
+@pytest.mark.parametrize(
+    ("text", "phase"),
+    [
+        ("550 unknown (in reply to rcpt to command)", Phase.RCPT),
+        ("554 spam (in reply to end of data command)", Phase.END),
+        ("smtp error from remote mail server after rcpt to:<bob@far.example>:", Phase.RCPT),
+        ("smtp error from remote mail server after initial connection:", Phase.CONNECT),
+        ("smtp error from remote server for mail from command, host: mx", Phase.MAIL),
+        (">>> data\n<<< 552 too big", Phase.DATA),
+        ("550 5.1.1 not found\n [rcpt_to]", Phase.RCPT),
+        ("550 your mail was refused after a look at it", None),
+    ],
+)
+def test_the_phase_of_a_refusal_is_read(text, phase):
+    assert told(text) == phase
+
+
+def test_a_report_carries_the_phase_that_its_words_tell():
+    (one,) = read(mail(SYSTEM, "Undelivered Mail Returned to Sender", REPORT)).recipients
+    assert one.phase is Phase.RCPT
