@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from mailbound.database import activities, schema, segments, tables
+from mailbound.database import activities, nodes, recovery, schema, segments, tables
 from mailbound.database.activities import Plan
 from mailbound.database.engine import Database
 from world import NOW, World
@@ -55,6 +55,10 @@ password_credential = "mailbox-password"
 """
 
 
+DAEMON = "daemon"
+"""How PostgreSQL knows the connections of the program."""
+
+
 class Box:
     """Where a daemon lives. A context manager: whatever still runs at its end is killed."""
 
@@ -80,7 +84,7 @@ class Box:
         (template / "subject.txt").write_text("Spring for {{ name }}\n")
         (template / "text.txt").write_text("Hello {{ name }}, to leave: {{ unsubscribe_url }}\n")
         self.log = folder / "daemon.log"
-        self.environment: dict[str, str] = {}  # what the program finds there besides the usual
+        self.environment = {"PGAPPNAME": DAEMON}  # what the program finds there besides the usual
         self.process: subprocess.Popen[bytes] | None = None
         self._started_at = 0  # in the log
         self._database: Database | None = None
@@ -225,6 +229,27 @@ class Box:
             .limit(1)
         )
         return next((row.state for row in self.rows(query)), "")
+
+    def bury(self) -> None:
+        """See the last transactions of a dead daemon to their end, and let the time pass that others give it.
+
+        With SQLite there are no others.
+        """
+        if self.database.is_sqlite:
+            return
+        living = sa.select(sa.func.count()).select_from(sa.text("pg_stat_activity"))
+        while self.rows(living.where(sa.text(f"application_name = '{DAEMON}'")))[0][0]:
+            time.sleep(0.001)
+        long_ago = datetime.now(UTC) - 2 * (nodes.LEASE + nodes.FINAL_DOT)
+        with self.database.begin() as connection:
+            connection.execute(tables.node.update().values(seen_at=long_ago, lost_at=long_ago))
+
+    def take_over(self) -> None:
+        """Take over what a buried daemon held, as another would who was there all the time."""
+        if not self.database.is_sqlite:
+            with self.database.begin() as connection:
+                gone = nodes.lost(connection, answered=True)
+                recovery.take_over(connection, gone, now=datetime.now(UTC))
 
     # --- in one line ---------------------------------------------------------------------------------------
 

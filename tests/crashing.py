@@ -41,7 +41,6 @@ _PEOPLE = 400
 _LOW = 200  # with fewer left to send, the next activity is created
 _KILLS_PER_DATABASE = 100
 _FAULTS_SHOWN = 20
-_DAEMON = "daemon"  # how PostgreSQL knows its connections
 _POLICIES = {"resend": ["resend"], "hold": ["hold"], "both": ["resend", "hold"]}
 
 
@@ -54,7 +53,6 @@ class Campaign:
         self._dice = dice
         self._policies = _POLICIES[policy]
         self._activities = 0
-        box.environment["PGAPPNAME"] = _DAEMON
         box.populate(
             {f"person-{number}": f"person-{number}@domain-{number % 7}.test" for number in range(_PEOPLE)}
         )
@@ -66,13 +64,14 @@ class Campaign:
     def kill(self) -> str:
         """Kill the daemon once, compare, and return how it was killed."""
         self._top_up()
+        self._box.take_over()
         kill = self.killer.kill()
-        self._bury()
+        self._box.bury()
         self.reckoning.after_kill(relay_died=kill.relay_died)
         return kill.how
 
     def finish(self) -> None:
-        """Let the daemon bring everything to its end, stop it in good order, and compare."""
+        """Let the daemon take over what the last kill left and bring everything to its end, and compare."""
         self._box.start()
         self._box.wait(self._is_done, "every run to be sent")
         assert self._box.stop() == 0
@@ -100,21 +99,9 @@ class Campaign:
             name = f"activity-{self._activities}"
             self._box.schedule(name, in_doubt=self._dice.choice(self._policies))
 
-    def _bury(self) -> None:
-        """See the daemon's last transactions to their end, and let its lease pass."""
-        database = self._box.database
-        if database.is_sqlite:
-            return
-        living = sa.select(sa.func.count()).select_from(sa.text("pg_stat_activity"))
-        while self._box.rows(living.where(sa.text(f"application_name = '{_DAEMON}'")))[0][0]:
-            time.sleep(0.001)
-        with database.begin() as connection:
-            passed = datetime.now(UTC) - 2 * nodes.LEASE
-            connection.execute(tables.node.update().values(seen_at=passed))
-
     def _is_done(self) -> bool:
         sent = sa.select(sa.func.count()).where(tables.run.c.state == RunState.SENT)
-        return self._box.rows(sent)[0][0] == self._activities
+        return bool(self._box.rows(sent)[0][0] == self._activities)
 
 
 @contextlib.contextmanager

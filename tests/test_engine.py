@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from commit_cutter import CommitCutter
 from mailbound.database.engine import Database
 from mailbound.errors import DatabaseError, InputError
+from servers.postgres import Postgres
 
 
 def _table(connection: sa.Connection) -> None:
@@ -127,4 +129,32 @@ def test_a_file_that_cannot_be_had_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(DatabaseError, match=r"nowhere/m\.db: No such file or directory$"):
         asyncio.run(database.run(_words))
+    database.close()
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_transaction_is_not_run_again_once_it_was_committed(
+    postgres: Postgres, postgres_url: str, *, committed: bool
+) -> None:
+    runs = []
+
+    def count(connection: sa.Connection) -> None:
+        runs.append(1)
+        connection.execute(sa.text("UPDATE counter SET value = value + 1"))
+
+    def value(connection: sa.Connection) -> int:
+        return int(connection.execute(sa.text("SELECT value FROM counter")).scalar_one())
+
+    database = Database(postgres_url)
+    with database.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE counter AS SELECT 0 AS value"))
+    with CommitCutter(postgres.port, committed=committed, every=2) as cutter:
+        cutter.armed = True
+        cut_off = Database(postgres_url.replace(f":{postgres.port}/", f":{cutter.port}/"))
+        for _ in range(4):
+            asyncio.run(cut_off.run(count))
+        cut_off.close()
+    assert asyncio.run(database.read(value)) == 4
+    assert cutter.cuts >= 1
+    assert (len(runs) == 4) is committed
     database.close()

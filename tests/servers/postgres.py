@@ -41,9 +41,10 @@ class Postgres:
         need("initdb")
         self.home = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))
         shutil.chown(self.home, _USER, _USER)
+        self.port = processes.free_ports(["postgres"])["postgres"]
         try:
             self._initialise()
-            self._start()
+            self.start()
         except BaseException:
             shutil.rmtree(self.home)
             raise
@@ -53,6 +54,22 @@ class Postgres:
         """Stop it at once and remove all it wrote."""
         processes.stop(self._process, signal.SIGQUIT)
         shutil.rmtree(self.home)
+
+    def start(self) -> None:
+        """Start it, and return when it answers. Raises NotStartedError."""
+        settings = [f"--{name}={value}" for name, value in self._settings.items()]
+        command = [need("postgres"), "-D", f"{self.home}/data", "-p", str(self.port), *settings]
+        log = self.home / "log"
+        self._process = processes.start(command, log=log, user=_USER)
+        try:
+            processes.await_ready(self._answers, self._process, log=log)
+        except processes.NotStartedError:
+            processes.stop(self._process, signal.SIGQUIT)
+            raise
+
+    def crash(self) -> None:
+        """Let it die without a goodbye; `start` brings it back, with what it had written."""
+        processes.stop(self._process, signal.SIGQUIT)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
@@ -70,18 +87,6 @@ class Postgres:
         subprocess.run(
             command, check=True, capture_output=True, user=_USER, group=_USER, extra_groups=[], cwd=self.home
         )
-
-    def _start(self) -> None:
-        self.port = processes.free_ports(["postgres"])["postgres"]
-        settings = [f"--{name}={value}" for name, value in self._settings.items()]
-        command = [need("postgres"), "-D", f"{self.home}/data", "-p", str(self.port), *settings]
-        log = self.home / "log"
-        self._process = processes.start(command, log=log, user=_USER)
-        try:
-            processes.await_ready(self._answers, self._process, log=log)
-        except processes.NotStartedError:
-            processes.stop(self._process, signal.SIGQUIT)
-            raise
 
     def _answers(self) -> bool:
         # It listens before it lets anybody in.

@@ -91,7 +91,8 @@ class Database:
         """Run `function` in one writing transaction on a thread, and return what it returns.
 
         It is run again, whole, while the database is locked or its connection was lost; so it must do nothing but
-        speak to the database. Raises DatabaseError when patience ends.
+        speak to the database. What was committed is not run again, even if the answer to COMMIT was lost. Raises
+        DatabaseError when patience ends.
         """
         return await self._on(
             self._write_threads, self._writer, lambda connection: function(connection, *args, **kwargs)
@@ -149,11 +150,49 @@ def _persistently(engine: sa.Engine, function: Callable[[sa.Connection], T]) -> 
     until = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
-            with engine.begin() as connection:
-                return function(connection)
+            return _once(engine, function, until)
         except sa.exc.DBAPIError as error:
             if not _passing(error) or time.monotonic() > until:
                 raise DatabaseError(_first_line(error)) from error
+        time.sleep(random.uniform(0.05, 0.5))
+
+
+def _once(engine: sa.Engine, function: Callable[[sa.Connection], T], until: float) -> T:
+    """Run `function` in one transaction. Where the answer to COMMIT was lost, the server knows what came of it."""
+    number: str | None = None
+    try:
+        with engine.begin() as connection:
+            result = function(connection)
+            number = _number(connection)
+    except sa.exc.DBAPIError as error:
+        if number is None or not _passing(error) or not _committed(engine, number, until):
+            raise
+    return result
+
+
+def _number(connection: sa.Connection) -> str | None:
+    """Return how PostgreSQL numbers the transaction, None if it wrote nothing. SQLite loses no answer."""
+    if connection.dialect.name == "sqlite":
+        return None
+    number = connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar_one()
+    return None if number is None else str(number)
+
+
+def _committed(engine: sa.Engine, number: str, until: float) -> bool:
+    """Return whether a transaction was committed, once it has ended and the server can be asked.
+
+    Raises sa.exc.DBAPIError if that takes too long.
+    """
+    asked = sa.text("SELECT pg_xact_status(CAST(:number AS xid8))")
+    while True:
+        try:
+            with engine.connect() as connection:
+                status = connection.execute(asked, {"number": number}).scalar_one()
+            if status != "in progress" or time.monotonic() > until:
+                return bool(status == "committed")
+        except sa.exc.DBAPIError as error:
+            if not _passing(error) or time.monotonic() > until:
+                raise
         time.sleep(random.uniform(0.05, 0.5))
 
 
@@ -161,11 +200,12 @@ def _passing(error: sa.exc.DBAPIError) -> bool:
     """Return whether the same transaction may well succeed in a moment."""
     name = getattr(error.orig, "sqlite_errorname", "")
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
-    # 40001 serialization failure, 40P01 deadlock, 57P0x the server is going down or coming up
+    # 08 no connection, 40 serialization failure or deadlock, 57P0 the server is going down or coming up
     return (
         error.connection_invalidated
         or name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-        or sqlstate[:3] in {"400", "40P", "57P", "08"}
+        or sqlstate.startswith(("08", "40", "57P0"))
+        or (isinstance(error, sa.exc.OperationalError) and not name and not sqlstate)  # nobody listens
     )
 
 
