@@ -11,6 +11,7 @@ from mailbound import classify
 from mailbound.classify import literals, tables
 from mailbound.errors import ConfigError
 from mailbound.model import Action, Category, Fault, Phase, Reply
+from mailbound.reading import phase
 from mailbound.reading.report import RecipientReport
 from mailbound.status import StatusCode
 
@@ -45,6 +46,7 @@ def test_a_rule_takes_its_own_example(rule):
         rule.example,
         RULES,
         diagnostic_type=rule.type,
+        phase=min(rule.phase, default=None),
     )
     assert (found.rule, found.category) == (rule.name, rule.category)
     assert rule.source
@@ -154,6 +156,14 @@ def test_at_rcpt_the_enhanced_code_of_a_reply_counts():
     assert (found.category, found.permanent, str(found.status)) == (Category.NO_SUCH_USER, True, "5.1.1")
 
 
+def test_whom_a_server_knew_at_rcpt_it_does_not_miss_after_data():
+    found = {
+        step: classify.judge(None, 550, "550 Unknown user", RULES, phase=step).category
+        for step in (phase.Phase.MAIL, phase.Phase.RCPT, phase.Phase.END)
+    }
+    assert list(found.values()) == [Category.POLICY, Category.NO_SUCH_USER, Category.UNCLEAR]
+
+
 def test_rules_of_the_operator_come_first(tmp_path):
     path = tmp_path / "own.toml"
     path.write_text(
@@ -211,7 +221,7 @@ txet = "x"
     for words in [
         "(one): 'nonsense'",
         "(two): ",
-        "(three): it has neither",
+        "(three): it has none of code, mta, phase",
         "(four): '5.1'",
         "(five): unknown key txet",
     ]:
@@ -242,6 +252,9 @@ def test_a_verdict_is_told_in_the_words_of_others(text, reason, ses):
     ("text", "status", "class_"),
     [
         ("550 no", "4.1.1", 4),
+        ("550 5.5.0 no", "4.5.0", 5),
+        ("421 4.3.2 busy", "5.0.0", 4),
+        ("550 4.1.1 no", "4.1.1", 4),
         ("", "5.2.2", 5),
         ("the mailbox is full", None, 5),
         ("retry timeout exceeded", None, 4),

@@ -15,6 +15,7 @@ from mailbound.classify import normal, tables
 from mailbound.classify.rules import Failure, Rule, Rules
 from mailbound.classify.rules import packaged as rules
 from mailbound.model import Action, Category, Fault, Phase, Reply, Verdict
+from mailbound.reading import phase as told
 from mailbound.reading.report import RecipientReport
 from mailbound.status import StatusCode
 
@@ -36,8 +37,24 @@ NO_RULE = "none"
 
 _REPLY_CODE = re.compile(r"(?<![\w.#-])([245][0-5]\d)(?=[\s:;,-]|\Z)(?!-\d)")
 
+# `550 5.1.1 Unknown`: a reply code and, right behind it, an enhanced one.
+_BOTH_CODES = re.compile(r"\s*(?:smtp;\s*)?([45])\d\d[- ]#?([45])\.\d{1,3}\.\d{1,3}\b", re.IGNORECASE)
+
+_TOLD = {
+    Phase.CONNECT: told.Phase.CONNECT,
+    Phase.EHLO: told.Phase.HELO,
+    Phase.STARTTLS: told.Phase.HELO,
+    Phase.AUTH: told.Phase.HELO,
+    Phase.MAIL: told.Phase.MAIL,
+    Phase.RCPT: told.Phase.RCPT,
+    Phase.DATA: told.Phase.DATA,
+    Phase.BODY: told.Phase.END,
+    Phase.FINAL_DOT: told.Phase.END,
+}
+"""The phases of our own session, as a report would tell of them."""
+
 # Before RCPT a reply cannot speak of the recipient, whatever it says (RFC 5321 §3.3).
-_BEFORE_RECIPIENT = frozenset({Phase.CONNECT, Phase.EHLO, Phase.STARTTLS, Phase.AUTH, Phase.MAIL})
+_BEFORE_RECIPIENT = frozenset({told.Phase.CONNECT, told.Phase.HELO, told.Phase.MAIL})
 
 
 def classify(report: RecipientReport, known: Rules) -> Verdict:
@@ -53,6 +70,7 @@ def classify(report: RecipientReport, known: Rules) -> Verdict:
         known,
         mta=report.remote_mta,
         diagnostic_type=report.diagnostic_type,
+        phase=report.phase,
     )
     if report.action is Action.DELAYED and verdict.permanent:
         return Verdict(verdict.category, permanent=False, status=verdict.status, rule=verdict.rule)
@@ -61,11 +79,7 @@ def classify(report: RecipientReport, known: Rules) -> Verdict:
 
 def classify_reply(reply: Reply, phase: Phase, known: Rules) -> Verdict:
     """Return what our own relay's refusal says. Before RCPT it is never about the recipient."""
-    verdict = judge(StatusCode.of_reply(reply), reply.code, reply.text, known)
-    if phase in _BEFORE_RECIPIENT and verdict.fault not in {Fault.SENDER, Fault.PATH}:
-        category = Category.POLICY if verdict.permanent else Category.SYSTEM
-        return Verdict(category, verdict.permanent, verdict.status, f"before-recipient:{verdict.rule}")
-    return verdict
+    return judge(StatusCode.of_reply(reply), reply.code, reply.text, known, phase=_TOLD.get(phase))
 
 
 def judge(
@@ -76,9 +90,14 @@ def judge(
     *,
     mta: str = "",
     diagnostic_type: str = "",
+    phase: told.Phase | None = None,
 ) -> Verdict:
-    """Return what a failure means, by its status (None), reply code (0 if unknown), text, and who said it."""
-    return _decide(Failure(status, code, normal.text(text), mta.lower(), diagnostic_type), known)
+    """Return what a failure means: its status (None) and reply code (0) if known, its text, who said it and when."""
+    verdict = _decide(Failure(status, code, normal.text(text), mta.lower(), diagnostic_type, phase), known)
+    if phase in _BEFORE_RECIPIENT and verdict.fault not in {Fault.SENDER, Fault.PATH}:
+        category = Category.POLICY if verdict.permanent else Category.SYSTEM
+        return Verdict(category, verdict.permanent, verdict.status, f"before-recipient:{verdict.rule}")
+    return verdict
 
 
 def reason(verdict: Verdict, known: Rules) -> str:
@@ -94,7 +113,14 @@ def ses(verdict: Verdict) -> str:
 
 
 def failure_class(report: RecipientReport, verdict: Verdict, known: Rules) -> int:
-    """Return the class of a failure (RFC 3463 §2), 4 or 5: of its status, of its reply, or what its rule knows."""
+    """Return the class of a failure (RFC 3463 §2), 4 or 5: of its reply, of its status, or what its rule knows.
+
+    A reply is believed whose two codes agree. A mailer that goes on to another host writes a status of its own beside
+    it, as Postfix does for a refusal at the door.
+    """
+    both = _BOTH_CODES.match(report.diagnostic_code)
+    if both and both[1] == both[2]:
+        return int(both[1])
     status = report.status or verdict.status
     if status:
         return status.class_

@@ -14,17 +14,18 @@ from typing import Any
 from mailbound.classify import literals, normal, tables
 from mailbound.errors import ConfigError
 from mailbound.model import Category
+from mailbound.reading.phase import Phase
 from mailbound.status import StatusCode
 
 _PACKAGED = "rules.toml"
 _KEYS = frozenset(
     {
         *("name", "category", "reason", "permanent", "class"),
-        *("status", "code", "text", "unless", "mta", "type"),
+        *("status", "code", "text", "unless", "mta", "type", "phase"),
         *("example", "source"),
     }
 )
-_CONDITIONS = frozenset({"status", "code", "text", "mta", "type"})
+_CONDITIONS = frozenset({"status", "code", "text", "mta", "type", "phase"})
 _FAMILY = re.compile(r"\{([a-z]+)\}")
 
 
@@ -37,6 +38,7 @@ class Failure:
     text: str = ""
     mta: str = ""
     type: str = ""
+    phase: Phase | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Rule:
     unless: str = ""
     mta: str = ""
     type: str = ""
+    phase: frozenset[Phase] = frozenset()
     example: str = ""
     source: str = ""
 
@@ -63,6 +66,7 @@ class Rule:
             (not self.status or failure.status in self.status)
             and (not self.code or failure.code in self.code)
             and (not self.type or failure.type == self.type)
+            and (not self.phase or failure.phase in self.phase)
             and (not self.mta or _is_in(self.mta, failure.mta or failure.text))
             and not (self.unless and _is_in(self.unless, failure.text))
         )
@@ -197,7 +201,7 @@ def _rule(table: Mapping[str, Any], words: Mapping[str, str]) -> Rule:
     if unknown:
         raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
     if not table.keys() & _CONDITIONS:
-        raise ValueError("it has neither status nor code nor text nor mta nor type, and would fit everything")
+        raise ValueError(f"it has none of {', '.join(sorted(_CONDITIONS))}, and would fit everything")
     return Rule(
         name=str(table["name"]),
         category=Category(table["category"]),
@@ -210,6 +214,7 @@ def _rule(table: Mapping[str, Any], words: Mapping[str, str]) -> Rule:
         unless=_either(table.get("unless", ()), words),
         mta=_either(table.get("mta", ()), words),
         type=str(table.get("type", "")),
+        phase=frozenset(Phase(word) for word in table.get("phase", ())),
         example=table.get("example", ""),
         source=table.get("source", ""),
     )
