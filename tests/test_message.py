@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import email
 import email.header
 import email.policy
@@ -438,3 +439,10 @@ def test_the_name_of_an_attachment_survives(name):
 )
 def test_an_attachment_has_a_type_that_base64_is_allowed_for(name, expected):
     assert parsed(parts.file(name, b"x", None)).get_content_type() == expected
+
+
+@given(st.text(alphabet=st.sampled_from("ab =.\t\n\r\x0cé€xxxxx"), max_size=400))
+def test_a_text_encoded_line_by_line_is_the_text_encoded_as_a_whole(content: str) -> None:
+    octets = content.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n").encode()
+    whole = binascii.b2a_qp(octets if octets.endswith(b"\r\n") else octets + b"\r\n", istext=True)
+    assert parts.text("plain", content).partition(b"\r\n\r\n")[2] == whole
