@@ -13,11 +13,11 @@ _STORES = {
     "nothing": (_FREE, ""),
     "down": (
         {**_FREE, "allowed": 5, "down_until": NOW, "why": "connect: Connection refused"},
-        "the relay is down until 2026-11-24 12:00:00 UTC: connect: Connection refused",
+        "the relay, which is down until 2026-11-24 12:00:00 UTC: connect: Connection refused",
     ),
     "fewer connections": (
         {**_FREE, "allowed": 5, "rate": 9.0, "waits": True},
-        "the relay asked for less: 5 of 10 connections",
+        "the relay, which asked for less: 5 of 10 connections",
     ),
     "a rate that is not reached": ({**_FREE, "rate": 20.0}, ""),
     "the rate": ({**_FREE, "rate": 20.0, "waits": True}, "the rate of 20 a second"),
@@ -39,12 +39,16 @@ def test_what_holds_a_store_back(known, phrase):
 
 _LATER = NOW + timedelta(hours=1)
 _RUNS = {
-    "paused": (RunState.PAUSED, {}, "it is paused; `mailbound activity resume` goes on"),
-    "halted": (RunState.HALTED, {"note": "too many bounces"}, "it is halted: too many bounces"),
+    "paused": (RunState.PAUSED, {}, "a pause; `mailbound activity resume` goes on"),
+    "halted": (RunState.HALTED, {"note": "too many bounces"}, "a halt: too many bounces"),
     "over": (RunState.SENT, {}, ""),
-    "no daemon": (RunState.SENDING, {"nodes": {}, "opens_at": _LATER}, "no daemon is alive"),
-    "window": (RunState.SENDING, {"opens_at": _LATER}, "its window opens 2026-11-24 13:00:00 UTC"),
-    "retries": (RunState.SENDING, {"due_at": _LATER}, "nothing is due before 2026-11-24 13:00:00 UTC"),
+    "no daemon": (RunState.SENDING, {"nodes": {}, "opens_at": _LATER}, "its daemon: none is alive"),
+    "window": (RunState.SENDING, {"opens_at": _LATER}, "its window, which opens 2026-11-24 13:00:00 UTC"),
+    "retries": (
+        RunState.SENDING,
+        {"due_at": _LATER},
+        "its deliveries, of which none is due before 2026-11-24 13:00:00 UTC",
+    ),
     "nothing": (RunState.SENDING, {"due_at": NOW}, holding.NOTHING),
     "all nodes alike": (RunState.SENDING, {"nodes": {"a": "the rate", "b": "the rate"}}, "the rate"),
     "one node": (

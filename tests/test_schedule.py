@@ -413,3 +413,55 @@ OFFICE = "mon-fri 09:00-17:00"
 def test_a_due_run_starts_or_waits_or_is_missed(hours, due, now, expected):
     chosen = window(hours) if hours else None
     assert schedule.decide(utc(due), now=utc(now), grace=HOUR, window=chosen) == expected
+
+
+# --- by each recipient's own clock ------------------------------------------------------------------------
+
+
+def hours(text, where="Europe/Berlin", *, by_recipient=True):
+    return schedule.Hours(schedule.parse_window(text, by_recipient=by_recipient), where)
+
+
+_MORNING = "daily 09:00-10:00"
+
+
+@pytest.mark.parametrize(
+    ("zone", "now", "opens"),
+    [
+        ("Europe/Berlin", "2026-11-24 07:30", "2026-11-24 08:00"),
+        ("America/New_York", "2026-11-24 07:30", "2026-11-24 14:00"),
+        ("Australia/Lord_Howe", "2026-11-24 07:30", "2026-11-24 22:00"),
+        ("", "2026-11-24 07:30", "2026-11-24 08:00"),
+        ("Mars/Olympus", "2026-11-24 07:30", "2026-11-24 08:00"),
+        # The clocks go forward, and back: the same hour there is another one here.
+        ("Europe/Berlin", "2027-03-27 12:00", "2027-03-28 07:00"),
+        ("Europe/Berlin", "2026-10-24 12:00", "2026-10-25 08:00"),
+        ("America/New_York", "2027-03-13 18:00", "2027-03-14 13:00"),
+        ("America/New_York", "2026-10-31 18:00", "2026-11-01 14:00"),
+        ("Australia/Lord_Howe", "2026-10-03 01:00", "2026-10-03 22:00"),
+        ("Australia/Lord_Howe", "2027-04-03 01:00", "2027-04-03 22:30"),
+    ],
+)
+def test_a_window_opens_by_the_clock_of_the_recipient(zone, now, opens):
+    chosen = hours(_MORNING)
+    assert chosen.opens(zone, utc(now)) == utc(opens)
+    assert chosen.opens(zone, utc(opens)) == utc(opens), "and then it is open"
+    assert chosen.of_run is None, "somewhere it is always open"
+
+
+def test_a_zone_of_the_window_is_for_those_without_one():
+    chosen = hours("09:00-10:00 Asia/Tokyo")
+    assert chosen.opens("", utc("2026-11-24 00:30")) == utc("2026-11-24 00:30")
+    assert chosen.opens("UTC", utc("2026-11-24 00:30")) == utc("2026-11-24 09:00")
+
+
+def test_a_window_of_the_run_is_the_same_for_everybody():
+    chosen = hours(_MORNING, by_recipient=False)
+    assert chosen.of_run == window(_MORNING)
+    assert chosen.opens("America/New_York", utc("2026-11-24 08:30")) == utc("2026-11-24 08:30")
+
+
+def test_without_a_window_it_is_always_open():
+    chosen = schedule.Hours(None, "UTC")
+    assert chosen.of_run is None
+    assert chosen.opens("Asia/Tokyo", utc("2026-11-24 08:30")) == utc("2026-11-24 08:30")

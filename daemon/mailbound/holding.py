@@ -30,9 +30,9 @@ class Known:
 def of_store(known: Known) -> str:
     """Return what holds a node back from sending for a store, the narrowest limit; "" if nothing does."""
     if known.down_until is not None:
-        return f"the relay is down until {_clock(known.down_until)}: {known.why}"
+        return f"the relay, which is down until {_clock(known.down_until)}: {known.why}"
     if known.allowed < known.connections:
-        return f"the relay asked for less: {known.allowed} of {known.connections} connections"
+        return f"the relay, which asked for less: {known.allowed} of {known.connections} connections"
     if known.waits:
         return f"the rate of {_rate(known.rate, known.nodes)}"
     if known.crowded:
@@ -55,17 +55,17 @@ def of_run(
     is none in the queue; `nodes` is what holds back each live node from sending for its store.
     """
     if state is RunState.PAUSED:
-        return "it is paused; `mailbound activity resume` goes on"
+        return "a pause; `mailbound activity resume` goes on"
     if state is RunState.HALTED:
-        return f"it is halted: {note}"
+        return f"a halt: {note}"
     if state is not RunState.SENDING:
         return ""
     if not nodes:
-        return "no daemon is alive"
+        return "its daemon: none is alive"
     if opens_at is not None:
-        return f"its window opens {_clock(opens_at)}"
+        return f"its window, which opens {_clock(opens_at)}"
     if due_at is not None and due_at > now:
-        return f"nothing is due before {_clock(due_at)}"
+        return f"its deliveries, of which none is due before {_clock(due_at)}"
     phrases = set(nodes.values())
     if len(phrases) == 1:
         return phrases.pop() or NOTHING

@@ -188,10 +188,47 @@ class Window:
         )
 
 
-def parse_window(text: str) -> dict[str, Any]:
+class Hours:
+    """When an activity may send: always, in its window, or in one that opens by each recipient's own clock."""
+
+    def __init__(self, kept: Mapping[str, Any] | None, where: str) -> None:
+        """Take the window that the database keeps, if any, of an activity in the zone `where`."""
+        self._kept = kept or {}
+        self._window = Window.thaw(kept, where) if kept else None
+        self._by_zone: dict[str, Window] = {}
+        self.by_recipient = bool(self._kept.get("by_recipient"))
+
+    @property
+    def of_run(self) -> Window | None:
+        """Return the window of the run as a whole; None if it is always open, or open somewhere."""
+        return None if self.by_recipient else self._window
+
+    def opens(self, zone: str, now: datetime) -> datetime:
+        """Return `now` if a recipient in `zone` may have the message, else when they next may.
+
+        Whose zone is not known, or none, goes by the window's.
+        """
+        if self._window is None:
+            return now
+        if not self.by_recipient or not zone:
+            return self._window.opens(now)
+        if zone not in self._by_zone:
+            self._by_zone[zone] = self._in(zone)
+        return self._by_zone[zone].opens(now)
+
+    def _in(self, name: str) -> Window:
+        try:
+            return Window.thaw({**self._kept, "zone": name}, name)
+        except InputError:
+            assert self._window is not None  # noqa: S101 - whoever asks has a window
+            return self._window
+
+
+def parse_window(text: str, *, by_recipient: bool = False) -> dict[str, Any]:
     """Return what is kept for a window such as `mon-fri 09:00-17:00` or `22:00-06:00 Europe/Berlin`.
 
-    Days are single or ranges, joined by commas; without any, it is every day. Raises InputError.
+    With `by_recipient` it opens by each recipient's own clock. Days are single or ranges, joined by commas; without
+    any, it is every day. Raises InputError.
     """
     found = _HOURS.search(text)
     if not found:
@@ -202,6 +239,8 @@ def parse_window(text: str) -> dict[str, Any]:
     kept: dict[str, Any] = {"days": _days(text[: found.start()]), "from": opening, "to": closing}
     if place := text[found.end() :].strip():
         kept["zone"] = zone(place).key
+    if by_recipient:
+        kept["by_recipient"] = True
     return kept
 
 

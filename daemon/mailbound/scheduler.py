@@ -100,7 +100,7 @@ class Scheduler:
         """Start a due run, or let it wait, or call it missed."""
         now = self._parts.clock()
         activity = await self._parts.database.read(activities.find, run.activity_id)
-        window = schedule.Window.thaw(activity.window, activity.time_zone) if activity.window else None
+        window = schedule.Hours(activity.window, activity.time_zone).of_run
         step = schedule.decide(run.occurrence_at, now=now, grace=activity.grace, window=window)
         busy = await self._parts.database.read(runs.predecessor_open, run)
         if isinstance(step, schedule.Missed):

@@ -58,6 +58,10 @@ def create(
     window: Annotated[
         str | None, typer.Option(metavar="HOURS", help="When it may send: 'mon-fri 09:00-17:00'.")
     ] = None,
+    recipient_time: Annotated[
+        bool,
+        typer.Option("--recipient-time", help="The hours of --window are by each recipient's own clock."),
+    ] = False,
     grace: Annotated[
         str | None,
         typer.Option(
@@ -99,7 +103,7 @@ def create(
         grace=_duration("--grace", grace, quantities) or sending.grace,
         expires_after=_duration("--expires-after", expires_after, quantities) or sending.expires_after,
         in_doubt=in_doubt or sending.in_doubt,
-        **_times(zone or sending.time_zone.key, at, cron, window, now),
+        **_times(zone or sending.time_zone.key, at, cron, window, now, by_recipient=recipient_time),
     )
     _refuse_the_past(plan, now)
     with terminal.open_database(context) as database, database.begin() as connection:
@@ -108,14 +112,18 @@ def create(
     terminal.say(f"activity {made.name} (number {made.id}) {due}")
 
 
-def _times(zone: str, at: str | None, cron: str | None, window: str | None, now: datetime) -> dict[str, Any]:
+def _times(
+    zone: str, at: str | None, cron: str | None, window: str | None, now: datetime, *, by_recipient: bool
+) -> dict[str, Any]:
     from mailbound import schedule
 
+    if by_recipient and window is None:
+        raise InputError("--recipient-time: say which hours, with --window")
     return {
         "time_zone": schedule.zone(zone).key,
         "starts_at": schedule.parse_when(at, zone, now=now) if at is not None else None,
         "cron": schedule.parse_cron(cron) if cron is not None else None,
-        "window": schedule.parse_window(window) if window is not None else None,
+        "window": schedule.parse_window(window, by_recipient=by_recipient) if window is not None else None,
     }
 
 
@@ -126,7 +134,7 @@ def _refuse_the_past(plan: Plan, now: datetime) -> None:
 
     if plan.starts_at is None or plan.cron is not None:
         return
-    window = schedule.Window.thaw(plan.window, plan.time_zone) if plan.window else None
+    window = schedule.Hours(plan.window, plan.time_zone).of_run
     step = schedule.decide(plan.starts_at, now=now, grace=plan.grace, window=window)
     if isinstance(step, schedule.Missed):
         raise InputError(
@@ -177,8 +185,9 @@ def show(
 ) -> None:
     """Show an activity, its runs, and how far each is."""
     from mailbound.cli import following
-    from mailbound.database import activities, runs, tally
+    from mailbound.database import activities, progress, runs, tally
 
+    now = datetime.now(UTC)
     with terminal.open_database(context) as database:
         if follow:
             following.follow(database, name)
@@ -187,8 +196,11 @@ def show(
             shown = [
                 (run, tally.of_run(connection, run.id)) for run in runs.of_activity(connection, activity.id)
             ]
+            held = {run.id: progress.held_back(connection, run, activity, now=now) for run, _ in shown}
     if json:
-        run_facts = [{"run": run, "tally": counts} for run, counts in shown]
+        run_facts = [
+            {"run": run, "tally": counts, "held_back": held[run.id] or None} for run, counts in shown
+        ]
         terminal.print_json({"activity": _plain(activity), "runs": run_facts})
         return
     _tell(activity)
@@ -206,7 +218,9 @@ def show(
         ]
         bars.table(["run", "due", "state", "audience", "deliveries"], rows)
     for run, _ in shown:
-        if run.note:
+        if held[run.id]:
+            terminal.say(f"run {run.id} is held back by: {held[run.id]}")
+        elif run.note:
             terminal.say(f"run {run.id}: {run.note}")
 
 
@@ -254,7 +268,8 @@ def _hours(activity: Activity) -> str:
     if window is None:
         return ""
     zone = window.get("zone", activity.time_zone)
-    return f"{_days(window['days'])} {window['from']}-{window['to']} {zone}"
+    hours = f"{_days(window['days'])} {window['from']}-{window['to']} {zone}"
+    return f"{hours}, or each recipient's own zone where it is known" if window.get("by_recipient") else hours
 
 
 def _days(days: Sequence[str]) -> str:

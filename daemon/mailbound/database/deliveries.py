@@ -42,6 +42,7 @@ class Claimed:
     name: str
     locale: str
     attributes: Mapping[str, Any]
+    time_zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ def claim(
             row.name,
             row.locale,
             row.attributes,
+            row.time_zone,
         )
         for row in rows
         if row.external_id is not None and not row.objection
@@ -151,6 +153,7 @@ def _people() -> sa.Select[Any]:
             recipient.c.name,
             recipient.c.locale,
             recipient.c.attributes,
+            recipient.c.time_zone,
             objection.label("objection"),
         )
         .select_from(
@@ -359,7 +362,7 @@ def any_open(connection: sa.Connection, run_id: int) -> bool:
 
 def lock(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Any]:
     """Return deliveries by id, theirs to this transaction until its end."""
-    return {row.id: row for row in connection.execute(_locked(), {"ids": list(ids)})} if ids else {}
+    return {row.id: row for row in connection.execute(_locked(), {"ids": list(ids)}).all()} if ids else {}
 
 
 @functools.cache

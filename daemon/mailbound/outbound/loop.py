@@ -169,9 +169,12 @@ class Outbound:
             limit=max(1, room // share),
             now=self._parts.clock(),
         )
+        hours, now = schedule.Hours(activity.window, activity.time_zone), self._parts.clock()
         for delivery in claimed:
             if stopping.is_set():
                 self._release(delivery)
+            elif (opens := hours.opens(delivery.time_zone, now)) > now:
+                self._release(delivery, next_attempt_at=opens)
             else:
                 await self._pace(delivery, run, activity, stopping)
         return len(claimed)
@@ -231,9 +234,8 @@ def _sending(connection: sa.Connection, store_id: int) -> list[tuple[Run, Activi
 
 
 def _open_now(activity: Activity, now: datetime) -> bool:
-    if activity.window is None:
-        return True
-    return schedule.Window.thaw(activity.window, activity.time_zone).contains(now)
+    window = schedule.Hours(activity.window, activity.time_zone).of_run
+    return window is None or window.contains(now)
 
 
 def _tell_bounce(delivery_id: int, recorded: Recorded) -> None:

@@ -1,0 +1,27 @@
+"""What holds a run back now, from what its daemons and its deliveries say."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from mailbound import holding, schedule
+from mailbound.database import deliveries, nodes
+from mailbound.database.activities import Activity
+from mailbound.database.runs import Run
+
+
+def held_back(connection: sa.Connection, run: Run, activity: Activity, *, now: datetime) -> str:
+    """Return what holds a run back, in words; "" if it is over or did not begin."""
+    window = schedule.Hours(activity.window, activity.time_zone).of_run
+    opens_at = window.opens(now) if window else now
+    live = {f"{row.name} ({row.id})": row.holding or {} for row in nodes.live(connection)}
+    return holding.of_run(
+        run.state,
+        now=now,
+        note=run.note,
+        opens_at=opens_at if opens_at > now else None,
+        due_at=deliveries.next_due(connection, run.id),
+        nodes={name: said.get(activity.store, "") for name, said in live.items()},
+    )
