@@ -16,8 +16,10 @@ import sqlalchemy as sa
 
 import crashing
 from box import Box
+from commit_cutter import CommitCutter
 from ledger_relay import LedgerRelay, Point
 from mailbound.database import tables, tally
+from servers.postgres import Postgres
 
 _PEOPLE = 60
 _REPORTS = 30
@@ -49,37 +51,28 @@ _IN_DOUBT = {
 }
 _POINTS = {**_BEFORE_THE_DOT, **_IN_DOUBT}
 
-_SYSCALLS = [f"fdatasync:{count}" for count in (3, 8, 21, 34)] + ["pwrite64:89"]
+_SYSCALLS = [f"fdatasync:{count}" for count in (3, 8, 13, 21)] + ["pwrite64:89"]
 """Before which call of a thread: a commit that is not durable, a write-ahead log cut off anywhere."""
-
-
-@pytest.fixture(scope="module")
-def audience(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a database of people, for each test to copy."""
-    return _audience(tmp_path_factory.mktemp("audience"))
-
-
-def _audience(folder: Path) -> Path:
-    with Box(folder) as box:
-        box.populate(_ADDRESSES)
-    return folder
 
 
 @contextmanager
 def _run_to_be(
     folder: Path,
-    audience: Path,
+    url: str,
     *,
     in_doubt: str = "resend",
     connections: int = _CONNECTIONS,
     pipelining: bool = True,
+    proxy: int = 0,
 ) -> Iterator[tuple[Box, LedgerRelay]]:
-    """Give a daemon, not yet started, with a run that is due, and its relay."""
-    _copy_database(audience, folder)
+    """Give a daemon, not yet started, with a run that is due, and its relay; `proxy` is its way to the database."""
+    seen = sa.make_url(url).set(port=proxy).render_as_string(hide_password=False) if proxy else url
     with (
         LedgerRelay(folder / "ledger", pipelining=pipelining) as relay,
-        Box(folder, in_doubt=in_doubt, connections=connections, **relay.settings) as box,
+        Box(folder, url=seen, in_doubt=in_doubt, connections=connections, **relay.settings) as box,
     ):
+        box.url = url
+        box.populate(_ADDRESSES)
         box.schedule("spring")
         yield box, relay
 
@@ -100,6 +93,8 @@ def _kill_at(point: Point, box: Box, tap: str, relay: LedgerRelay) -> None:
 
 def _finish(box: Box) -> None:
     """Start the daemon again, let it bring the run to its end, and stop it in good order."""
+    box.bury()
+    box.take_over()
     box.start()
     box.wait(lambda: box.run_state("spring") == "sent", "the run to be sent")
     assert box.stop() == 0
@@ -132,15 +127,29 @@ def _check(box: Box, relay: LedgerRelay, *, in_doubt: str, kills: int = 1) -> No
 def _check_database(box: Box) -> None:
     with box.database.look() as connection:
         assert tally.differences(connection) == []
+        if not box.database.is_sqlite:
+            return
         assert connection.execute(sa.text("PRAGMA integrity_check")).scalars().all() == ["ok"]
         assert connection.execute(sa.text("PRAGMA foreign_key_check")).all() == []
 
 
 @pytest.mark.parametrize("point", _POINTS.values(), ids=_POINTS)
 def test_a_run_that_was_killed_is_finished_and_nobody_forgotten(
-    tmp_path: Path, audience: Path, point: Point
+    tmp_path: Path, database_url: str, point: Point
 ) -> None:
-    with _run_to_be(tmp_path, audience, pipelining=False) as (box, relay):
+    with _run_to_be(tmp_path, database_url) as (box, relay):
+        _kill_at(point, box, "smtp", relay)
+        box.launch()
+        box.ended()
+        _finish(box)
+        _check(box, relay, in_doubt="resend")
+
+
+@pytest.mark.parametrize("point", list(_IN_DOUBT.values())[1:4], ids=list(_IN_DOUBT)[1:4])
+def test_so_it_is_with_a_relay_that_takes_one_command_at_a_time(
+    tmp_path: Path, sqlite_url: str, point: Point
+) -> None:
+    with _run_to_be(tmp_path, sqlite_url, pipelining=False) as (box, relay):
         _kill_at(point, box, "smtp", relay)
         box.launch()
         box.ended()
@@ -149,8 +158,8 @@ def test_a_run_that_was_killed_is_finished_and_nobody_forgotten(
 
 
 @pytest.mark.parametrize("point", list(_IN_DOUBT.values())[1:5], ids=list(_IN_DOUBT)[1:5])
-def test_with_hold_nobody_gets_it_twice(tmp_path: Path, audience: Path, point: Point) -> None:
-    with _run_to_be(tmp_path, audience, in_doubt="hold", connections=1) as (box, relay):
+def test_with_hold_nobody_gets_it_twice(tmp_path: Path, database_url: str, point: Point) -> None:
+    with _run_to_be(tmp_path, database_url, in_doubt="hold", connections=1) as (box, relay):
         _kill_at(point, box, "smtp", relay)
         box.launch()
         box.ended()
@@ -158,11 +167,35 @@ def test_with_hold_nobody_gets_it_twice(tmp_path: Path, audience: Path, point: P
         _check(box, relay, in_doubt="hold")
 
 
+@pytest.mark.parametrize(
+    "committed", [False, True], ids=["marks not committed", "marks committed, dots held"]
+)
+@pytest.mark.parametrize("count", [9, 24])
+def test_a_kill_at_a_commit_leaves_in_doubt_only_what_was_marked(
+    tmp_path: Path, postgres: Postgres, postgres_url: str, *, count: int, committed: bool
+) -> None:
+    """The letters wait for their dots: what the commit marks is in doubt, though no dot goes out."""
+    cutter = CommitCutter(postgres.port, committed=committed, every=count)
+    with cutter, _run_to_be(tmp_path, postgres_url, proxy=cutter.port) as (box, relay):
+        cutter.then = box.strike
+        cutter.armed = True
+        box.launch()
+        box.ended()
+        cutter.armed = False
+        box.bury()
+        in_doubt = box.counts("spring")["sending"]
+        assert in_doubt <= _CONNECTIONS
+        sent_before = len(relay.ledger())
+        assert sent_before <= box.counts("spring")["accepted"] + in_doubt
+        _finish(box)
+        _check(box, relay, in_doubt="resend")
+
+
 @pytest.mark.parametrize("call", _SYSCALLS)
 def test_a_kill_before_any_system_call_leaves_nothing_broken(
-    tmp_path: Path, audience: Path, call: str
+    tmp_path: Path, sqlite_url: str, call: str
 ) -> None:
-    with _run_to_be(tmp_path, audience) as (box, relay):
+    with _run_to_be(tmp_path, sqlite_url) as (box, relay):
         _launch_doomed(box, call)
         _finish(box)
         _check(box, relay, in_doubt="resend")
