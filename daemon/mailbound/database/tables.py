@@ -193,7 +193,7 @@ activity = Table(  # EMLPROMO
     Column("starts_at", Utc),  # one date, or None with `cron`
     Column("cron", String(64)),
     Column("time_zone", String(64), nullable=False),
-    Column("window", Json),  # {"days": ["mon", …], "from": "09:00", "to": "17:00", "zone", "by_recipient"}, or None
+    Column("window", Json),  # {"days": ["mon", …], "from": "09:00", "to": "17:00", …}, or None
     Column("grace_seconds", Integer, nullable=False),
     Column("expires_after_seconds", Integer, nullable=False),
     Column("in_doubt", String(8), nullable=False),  # resend or hold
