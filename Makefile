@@ -14,7 +14,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --map-auto -
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format fuzz servers lock clean
+.PHONY: help demo test check format fuzz bench servers lock clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -37,6 +37,9 @@ format: $(VENV)/.development ## put the code into its form
 
 fuzz: $(VENV)/.fuzzing ## look for mail that the readers cannot bear; `make fuzz ARGS="--seconds 3600"`
 	$(BIN)/python tests/fuzz_reading.py $(ARGS)
+
+bench: servers $(VENV)/.development ## measure, and hold it to the goals; `make bench ARGS="--only sending"`, or `--all` for hours
+	$(ROOT) $(BIN)/python bench $(ARGS)
 
 servers: ## install the Debian packages that the tests run
 	@.ci/debian $(SERVERS) $(if $(ROOT),uidmap)

@@ -49,9 +49,10 @@ class Sink:
         """Return when the first message was accepted, by the monotonic clock."""
         return float(sink.TALLY.unpack_from(self._tally)[1])
 
-    def forget(self) -> None:
-        """Count from nothing again."""
-        sink.TALLY.pack_into(self._tally, 0, 0, 0.0, 0.0)
+    @property
+    def rate(self) -> float:
+        """Return messages a second, from the first that was accepted to the last."""
+        return (self.count - 1) / (self.last - self.first)
 
     def _start(self, command: list[str]) -> None:
         self.process: subprocess.Popen[bytes] = processes.start(command, log=self._folder / "sink.log")

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 import measures
+import syncs
 from box import Box
 from mailbound.database import segments, stores, tables
 from servers.postgres import Postgres
@@ -42,20 +43,36 @@ _PEOPLE = {
 class Stage(Box):
     """A box whose activities go to everybody, with the letter."""
 
-    def __init__(self, folder: Path, *, port: int, **settings: Any) -> None:
-        """Send to a relay at `port` in the clear, unless `outbound` says how to reach it."""
+    def __init__(self, folder: Path, *, port: int, sync_delay_ms: float = 0.0, **settings: Any) -> None:
+        """Send to a relay at `port` in the clear, unless `outbound` says how to reach it.
+
+        On SQLite each sync of the daemon takes `sync_delay_ms` longer.
+        """
         settings.setdefault("outbound", f'port = {port}\ntls = "insecure"')
         # Nobody writes back: the mailbox is looked at when the daemon starts, and found closed.
         settings.setdefault("inbound", 'port = 9\ntls = "insecure"')
         settings.setdefault("more", '[web]\nunsubscribe_url = "https://news.sender.test/u/"')
         super().__init__(folder, **settings)
-        shutil.copytree(LETTER, folder / "templates" / "letter")
+        shutil.copytree(LETTER, folder / "templates" / "letter", dirs_exist_ok=True)
+        if self.url.startswith("sqlite"):
+            self.environment |= syncs.environment(folder, delay_ms=sync_delay_ms)
 
     @property
     def pid(self) -> int:
         """Return the process id of the daemon."""
         assert self.process is not None
         return self.process.pid
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the daemon has used, its reader of mails included."""
+        return measures.family_cpu_seconds(self.pid)
+
+    def syncs(self) -> int:
+        """Return how often the database was synced so far."""
+        if self.url.startswith("sqlite"):
+            return syncs.count(self.folder)
+        with self.database.look() as connection:
+            return int(connection.execute(sa.text("SELECT wal_sync FROM pg_stat_wal")).scalar_one())
 
     def crowd(self, people: int) -> None:
         """Make the database, with so many recipients who want mail of the store."""
