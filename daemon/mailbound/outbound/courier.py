@@ -110,7 +110,7 @@ class Courier:
         """Hand over what became of an item, and tell it to the relay's pacing and to the log."""
         verdict = self._verdict(outcome)
         if verdict is not None and verdict.category is Category.RATE:
-            self._relay.concurrency.slow_down(time.monotonic())
+            self._relay.concurrency.slow_down(time.monotonic(), begun=passage.begun)
         item = passage.item
         ended = settling.settle(
             Attempt(item.letter.delivery_id, item.letter.attempt, passage.marked, item.resend),

@@ -27,7 +27,7 @@ from mailbound.message import MessageFault
 from mailbound.outbound.composer import Composer
 from mailbound.outbound.courier import Courier, Item
 from mailbound.outbound.writer import Writer
-from mailbound.pacing import Backoff, Pace
+from mailbound.pacing import Backoff, Pace, Turns
 from mailbound.relay import Relay
 from mailbound.template import TemplateFault
 
@@ -94,6 +94,7 @@ class Outbound:
             )
             for number in range(parts.connections)
         ]
+        self._turns = Turns()
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -129,19 +130,17 @@ class Outbound:
 
     async def _feed(self, stopping: asyncio.Event) -> None:
         """Claim what is due until we stop. A claim under way is waited for, since it is committed all the same."""
-        turn = 0
         while not stopping.is_set():
             try:
-                fed = await self._feed_once(turn, stopping)
+                fed = await self._feed_once(stopping)
             except DatabaseError as error:
                 log.error("database.failed", why=str(error))
                 fed = 0
-            turn += 1
             if not fed:
                 await self._sleep(_IDLE_SECONDS, stopping)
 
-    async def _feed_once(self, turn: int, stopping: asyncio.Event) -> int:
-        """Claim for each run that sends now, each first in its turn; return how many deliveries were claimed."""
+    async def _feed_once(self, stopping: asyncio.Event) -> int:
+        """Claim for the runs that send now, each in its turn; return how many deliveries were claimed."""
         self.ticked_at = time.monotonic()
         sending = await self._parts.database.read(_sending, self._parts.store_id)
         now = self._parts.clock()
@@ -149,24 +148,32 @@ class Outbound:
         ready = [(run, activity) for run, activity in sending if _open_now(activity, now)]
         if not ready:
             return 0
-        first = turn % len(ready)
+        room = await self._room(stopping)
+        asked_at = time.monotonic()
+        by_id = {run.id: (run, activity) for run, activity in ready}
         fed = 0
-        for run, activity in ready[first:] + ready[:first]:
-            fed += await self._feed_run(run, activity, share=len(ready), stopping=stopping)
+        for run_id, limit in self._turns.shares(list(by_id), room, asked_at):
+            if stopping.is_set():
+                break
+            claimed = await self._feed_run(*by_id[run_id], limit=limit, stopping=stopping)
+            self._turns.claimed(run_id, limit, claimed, asked_at)
+            fed += claimed
         return fed
 
-    async def _feed_run(self, run: Run, activity: Activity, *, share: int, stopping: asyncio.Event) -> int:
+    async def _room(self, stopping: asyncio.Event) -> int:
+        """Wait until half of what is kept ahead is gone, and return how many deliveries to claim."""
         ahead = self._parts.connections * _AHEAD
-        while (room := ahead - self._queue.qsize()) < ahead // 2:
-            if stopping.is_set():
-                return 0
+        while (room := ahead - self._queue.qsize()) < ahead // 2 and not stopping.is_set():
             await self._sleep(0.002, stopping)
+        return room
+
+    async def _feed_run(self, run: Run, activity: Activity, *, limit: int, stopping: asyncio.Event) -> int:
         claimed = await self._parts.database.run(
             deliveries.claim,
             run_id=run.id,
             store_id=self._parts.store_id,
             node_id=self._parts.node_id,
-            limit=max(1, room // share),
+            limit=limit,
             now=self._parts.clock(),
         )
         hours, now = schedule.Hours(activity.window, activity.time_zone), self._parts.clock()
@@ -190,6 +197,7 @@ class Outbound:
             turn = self._parts.clock() + timedelta(seconds=wait)
             self._release(delivery, next_attempt_at=turn, reason=deliveries.PACED)
             return
+        await asyncio.sleep(0)  # a composition takes as long as a dozen replies, which others wait for
         item = await self._compose(delivery, run, activity)
         if item is None:
             return
