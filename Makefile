@@ -38,7 +38,8 @@ format: $(VENV)/.development ## put the code into its form
 fuzz: $(VENV)/.fuzzing ## look for mail that the readers cannot bear; `make fuzz ARGS="--seconds 3600"`
 	$(BIN)/python tests/fuzz_reading.py $(ARGS)
 
-bench: servers $(VENV)/.development ## measure, and hold it to the goals; `make bench ARGS="--only sending"`, or `--all` for hours
+bench: servers $(VENV)/.development ## measure, and hold it to the goals; `make bench ARGS="--only sending"`
+	@.ci/debian gcc libc6-dev
 	$(ROOT) $(BIN)/python bench $(ARGS)
 
 servers: ## install the Debian packages that the tests run

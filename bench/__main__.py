@@ -1,6 +1,6 @@
 """All measurements: a table with the goals beside the figures, and build/bench/figures.json.
 
-    python bench [--only NAME[,NAME…]] [--all] [--rounds 5] [--messages 20000]
+    python bench [--only NAME[,NAME…]] [--all] [--rounds 5] [--messages 20000] [--output FILE]
 
 Every figure is a median of rounds in which ours and theirs took turns. The long ones run with --all, or by name.
 """
@@ -62,14 +62,14 @@ def main() -> None:
         "messages": scale.messages,
         "figures": {},
     }
-    BUILD.mkdir(parents=True, exist_ok=True)
+    asked.output.parent.mkdir(parents=True, exist_ok=True)
     for name in names:
         terminal.log(f"measuring {name}")
         made = list(MEASUREMENTS[name](scale))
         seen += made
         result["figures"][name] = [figure.as_json() for figure in made]
         # Each measurement is kept as soon as it is there: the next one may take an hour.
-        (BUILD / "figures.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        asked.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps(result, indent=1, ensure_ascii=False))
     terminal.print(figures.table(seen))
 
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help=f"the long ones, too: {', '.join(sorted(LONG))}")
     parser.add_argument("--rounds", type=int, default=Scale.rounds)
     parser.add_argument("--messages", type=int, default=Scale.messages)
+    parser.add_argument("--output", type=Path, default=BUILD / "figures.json", metavar="FILE")
     return parser
 
 
