@@ -9,7 +9,7 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,14 +18,14 @@ from typing import Any, Protocol
 import structlog
 import uvloop
 
-from mailbound import classify, config, holding, logs, mailbox, pacing, relay
+from mailbound import access_token, classify, config, holding, logs, mailbox, pacing, relay
 from mailbound.config import Config, Store
 from mailbound.database import engine, schema, stores
 from mailbound.database.engine import Database
 from mailbound.database.leases import Lease
 from mailbound.errors import ConfigError, DatabaseError
 from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
-from mailbound.mailbox import pop3
+from mailbound.mailbox import opening
 from mailbound.node import BEAT_SECONDS, Node
 from mailbound.notify import Notifier
 from mailbound.outbound import Outbound, loop
@@ -338,7 +338,7 @@ def account(store: Store) -> relay.Account:
         tls=outbound.tls,
         username=outbound.username or "",
         password=outbound.password.get_secret_value() if outbound.password else "",
-        token=_token(outbound.token_command) if outbound.token_command else None,
+        token=functools.partial(access_token.fresh, command) if (command := outbound.token_command) else None,
         ca_file=str(outbound.ca_file or ""),
         ehlo_name=outbound.ehlo_name or "",
     )
@@ -346,25 +346,7 @@ def account(store: Store) -> relay.Account:
 
 async def open_mailbox(store: Store, settings: Config) -> mailbox.Mailbox:
     """Return a session with a store's mailbox. Raises MailboxError."""
-    inbox = store.inbound
-    return await pop3.open(
-        host=inbox.host,
-        port=inbox.port,
-        tls=inbox.tls,
-        username=inbox.username,
-        password=inbox.password.get_secret_value() if inbox.password else "",
-        ca_file=inbox.ca_file,
-        max_size_octets=settings.inbound.largest,
-    )
-
-
-def _token(command: tuple[str, ...]) -> Callable[[], Awaitable[str]]:
-    async def fresh() -> str:
-        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        output, _ = await asyncio.wait_for(process.communicate(), 30)
-        return output.decode().strip()
-
-    return fresh
+    return await opening.open(store.inbound, largest_octets=settings.inbound.largest)
 
 
 @contextlib.contextmanager

@@ -155,4 +155,4 @@ async def _count(store: Store, settings: Config) -> str:
     mailbox = await service.open_mailbox(store, settings)
     count = len(await mailbox.list())
     await mailbox.close(commit=False)
-    return f"holds {terminal.counted(count, 'mail')}"
+    return "; ".join([f"holds {terminal.counted(count, 'mail')}", *mailbox.doubts])

@@ -52,8 +52,16 @@ def _store(store: Store) -> Iterator[str]:
     path = f"{local_part}+TOKEN@{domain}" if inbox.subaddressing else sender
     proof = "whose token is signed" if inbox.subaddressing else "known again by ENVID and Message-ID alone"
     yield f"Bounces come back to {path}, {proof}."
-    after = {"delete": "deleted there", "keep": "left there"}[inbox.after_storing]
-    yield f"They are fetched by POP3 as {inbox.username} from {_server(inbox)}; what is stored is {after}."
+    after = {
+        "delete": "deleted there",
+        "archive": f"moved into the folder {inbox.archive_folder}",
+        "keep": "left there",
+    }[inbox.after_storing]
+    folder = f"from the folder {inbox.folder or 'INBOX'} " if inbox.protocol == "imap" else ""
+    yield (
+        f"They are fetched {folder}by {inbox.protocol.upper()} as {inbox.username}, with {_secret(inbox)}, from "
+        f"{_server(inbox)}; what is stored is {after}."
+    )
 
 
 def _server(account: Account) -> str:
@@ -63,7 +71,11 @@ def _server(account: Account) -> str:
 def _login(relay: Outbound) -> str:
     if not relay.username:
         return ", without a login"
-    return f" as {relay.username}, with {'an OAuth 2 token' if relay.token_command else 'a password'}"
+    return f" as {relay.username}, with {_secret(relay)}"
+
+
+def _secret(account: Account) -> str:
+    return "an OAuth 2 token" if account.token_command else "a password"
 
 
 def _pace(relay: Outbound) -> str:
@@ -140,7 +152,10 @@ def _policy(policy: Policy) -> Iterator[str]:
 
 
 def _inbound(inbound: Inbound) -> Iterator[str]:
-    yield f"A mailbox is looked at every {_time(inbound.poll).removeprefix('1 ')}."
+    yield (
+        f"A mailbox is looked at every {_time(inbound.poll).removeprefix('1 ')}; by IMAP new mail is fetched as soon "
+        "as the server tells of it."
+    )
     yield f"Of a mail over {quantities.write_size(inbound.largest)} only the head is fetched and read."
     yield (
         f"Raw mail that was understood is purged after {_time(inbound.keep_for)}; what was not stays until a "

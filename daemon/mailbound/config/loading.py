@@ -111,6 +111,7 @@ def _shared_mailboxes(tree: Tree) -> Iterator[Fault]:
     owners: dict[tuple[str, ...], str] = {}
     for place, table in _tables(tree, "inbound"):
         mailbox = [str(table.get(key)).lower() for key in ("host", "port", "username")]
+        mailbox.append(str(table.get("folder", "INBOX")))
         for key, claim in (("username", tuple(mailbox)), ("address", (str(table.get("address")).lower(),))):
             owner = owners.setdefault(claim, place[1])
             if owner != place[1] and key in table:
@@ -133,7 +134,7 @@ def _secrets(tree: Tree, environment: Mapping[str, str]) -> tuple[dict[str, Secr
 
 
 def _missing_commands(tree: Tree) -> Iterator[Fault]:
-    for place, table in _tables(tree, "outbound"):
+    for place, table in _tables(tree, "outbound", "inbound"):
         command = table.get("token_command")
         program = command[0] if isinstance(command, list) and command else None
         if isinstance(program, str) and program.startswith("/") and not os.access(program, os.X_OK):

@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import random
+from typing import Any
 
+import sqlalchemy as sa
 import structlog
 
-from mailbound.database import inbound_mail
+from mailbound.database import inbound_mail, renumbering
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.database.leases import Lease
@@ -24,6 +26,7 @@ from mailbound.pacing import Backoff
 log = structlog.get_logger()
 
 _BATCH = 200
+_BATCH_OCTETS = 33_554_432  # a batch lies in memory until it is committed
 _BACKOFF = Backoff(first=5.0, cap=900.0)
 _ALARM = Backoff(first=300.0, cap=3600.0)  # for a refused password: each try may bring a lock nearer
 _ALARM_AFTER = 3
@@ -51,68 +54,126 @@ class Fetcher:
     def __init__(self, parts: Parts) -> None:
         """Connect to nothing yet."""
         self._parts = parts
+        self._mailbox: Mailbox | None = None  # a session that goes on
         self._failures = 0
+        self._alarmed = False
+        self._full = False
         self._login_delay_seconds = 0
+        self._withheld: set[str] = set()  # uids of what the server keeps to itself
+        self._doubts: tuple[str, ...] = ()
+        self._renumbered: dict[str, bool] = {}  # by series
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Look into the mailbox again and again until `stopping` is set. One that is down alarms once."""
-        while not stopping.is_set():
-            try:
-                while await self._parts.lease.held() and await self.fetch():
-                    self.ticked_at = time.monotonic()
-            except (MailboxError, DatabaseError) as error:
-                wait = self._failed(error)
-            else:
-                if self._failures >= _ALARM_AFTER:
-                    log.info("mailbox.recovered", store=self._parts.store)
-                self._failures = 0
-                wait = max(self._parts.poll.total_seconds(), self._login_delay_seconds)
-            await self._sleep(wait, stopping)
+        try:
+            while not stopping.is_set():
+                await self._round(stopping)
+        finally:
+            await self._leave()
+
+    async def _round(self, stopping: asyncio.Event) -> None:
+        """Empty the mailbox, then wait until it is time, or until a session that goes on tells of new mail."""
+        try:
+            while not stopping.is_set() and await self._ours() and await self.fetch():
+                self.ticked_at = time.monotonic()
+            wait = max(self._parts.poll.total_seconds(), self._login_delay_seconds)
+            if self._mailbox is not None and self._mailbox.watch is not None:
+                await self._rest(self._mailbox.watch(wait), stopping)
+                wait = 0.0
+            self._recovered()
+        except (MailboxError, DatabaseError) as error:
+            await self._leave()
+            wait = self._failed(error)
+        await self._rest(asyncio.sleep(wait), stopping)
+
+    async def _ours(self) -> bool:
+        held = await self._parts.lease.held()
+        if not held:
+            await self._leave()
+        return held
+
+    async def _leave(self) -> None:
+        """End a session that could have gone on."""
+        mailbox, self._mailbox = self._mailbox, None
+        if mailbox is not None:
+            await mailbox.close(commit=True)
 
     def _failed(self, error: MailboxError | DatabaseError) -> float:
         """Tell of a failure, and return the seconds to wait. A refused password calls for an operator at once."""
         self._failures += 1
         passing = not isinstance(error, SessionError) or error.trouble.passing
-        backoff = _BACKOFF if passing else _ALARM
-        wait = backoff.delay(self._failures, jitter=random())
-        alarm = self._failures == (_ALARM_AFTER if passing else 1)
+        wait = (_BACKOFF if passing else _ALARM).delay(self._failures, jitter=random())
+        alarm = not self._alarmed and (not passing or self._failures >= _ALARM_AFTER)
+        self._alarmed = self._alarmed or alarm
         tell = log.error if alarm else log.warning
         tell("mailbox.failed", store=self._parts.store, why=str(error), retry_in=round(wait, 1))
         return wait
 
+    def _recovered(self) -> None:
+        if self._alarmed:
+            log.info("mailbox.recovered", store=self._parts.store)
+        self._failures, self._alarmed = 0, False
+
     async def fetch(self) -> bool:
         """Bring one batch of mail into safety; return whether there may be more.
 
-        Safe to be cut off at any line. A mail is deleted only by a QUIT after the commit that keeps it; whatever
-        fails before that drops the connection, and a mailbox that was dropped deletes nothing (RFC 1939 §6).
+        Safe to be cut off at any line. A mail leaves the mailbox only after the commit that keeps it. Whatever
+        fails before that drops the connection, and a mailbox that was dropped lets nothing go (RFC 1939 §6).
         """
-        held = await self._parts.database.read(inbound_mail.held_octets)
-        if held >= self._parts.budget_octets:
-            log.error("mailbox.budget_exceeded", store=self._parts.store, held_octets=held)
+        if await self._is_full():
             return False
-        mailbox = await self._parts.open()
+        mailbox, self._mailbox = self._mailbox or await self._parts.open(), None
         self._login_delay_seconds = mailbox.login_delay_seconds
-        committed = False
+        self._tell(mailbox.doubts)
+        ended_well = False
         try:
-            items = await mailbox.list()
-            new = items if self._parts.delete else await self._new(items)
-            batch = new[:_BATCH]
-            kept = await self._keep(mailbox, batch)
-            if self._parts.delete:
-                refused = {item.number for item, _ in mailbox.refused}
-                await mailbox.delete(item for item in batch if item.number not in refused)
-            committed = True
+            more = await self._batch(mailbox)
+            ended_well = True
         finally:
-            await mailbox.close(commit=committed)
-        for item, why in mailbox.refused:
-            log.warning("mail.withheld", store=self._parts.store, uid=item.uid, why=why)
-        if kept:
-            log.info("mail.fetched", store=self._parts.store, mails=kept)
-            self._parts.arrived()
-        return bool(kept) and len(new) > len(batch)
+            if ended_well and mailbox.watch is not None:
+                self._mailbox = mailbox
+            else:
+                await mailbox.close(commit=ended_well)
+        return more
 
-    async def _new(self, items: Sequence[Item]) -> Sequence[Item]:
+    async def _batch(self, mailbox: Mailbox) -> bool:
+        """Fetch, keep, and only then delete; return whether to go on at once: there is more, and we got ahead."""
+        items = await mailbox.list()
+        new = list(items) if self._parts.delete else await self._new(items)
+        new.sort(
+            key=lambda item: item.uid in self._withheld
+        )  # what we could not get or delete stops nothing else
+        fetched, kept = await self._keep(mailbox, new[:_BATCH])
+        gone = len(fetched) if self._parts.delete else 0
+        if self._parts.delete:
+            before = len(mailbox.refused)
+            await mailbox.delete(fetched)
+            gone -= len(mailbox.refused) - before
+        for item, why in mailbox.refused:
+            if item.uid not in self._withheld:
+                log.warning("mail.withheld", store=self._parts.store, uid=item.uid, why=why)
+        left = {item.uid for item in items}
+        self._withheld = {uid for uid in self._withheld if uid in left}.union(
+            item.uid for item, _ in mailbox.refused
+        )
+        return bool(kept or gone) and len(new) > len(fetched) + len(mailbox.refused)
+
+    async def _is_full(self) -> bool:
+        held = await self._parts.database.read(inbound_mail.held_octets)
+        full = held >= self._parts.budget_octets
+        if full and not self._full:
+            log.error("mailbox.budget_exceeded", store=self._parts.store, held_octets=held)
+        self._full = full
+        return full
+
+    def _tell(self, doubts: Sequence[str]) -> None:
+        for why in doubts:
+            if why not in self._doubts:
+                log.warning("mailbox.doubted", store=self._parts.store, why=why)
+        self._doubts = tuple(doubts)
+
+    async def _new(self, items: Sequence[Item]) -> list[Item]:
         """Return the items of a mailbox that keeps its mail without those that we have.
 
         Two identical mails may share one uid (RFC 1939 §7), and a server may give none: then a mail is fetched
@@ -123,21 +184,49 @@ class Fetcher:
         known = await self._parts.database.read(inbound_mail.known, self._parts.store_id, list(counts))
         return [item for item in items if not item.uid or item.uid not in known or counts[item.uid] > 1]
 
-    async def _keep(self, mailbox: Mailbox, batch: Sequence[Item]) -> int:
-        """Fetch mails and commit them; return how many of them were new."""
-        arrivals = [
-            Arrival(mail.uid, mail.content, mail.item.size_octets, mail.truncated)
-            async for mail in mailbox.fetch(batch)
-        ]
+    async def _keep(self, mailbox: Mailbox, batch: Sequence[Item]) -> tuple[Sequence[Item], int]:
+        """Fetch mails and commit them; return which are kept now, and how many of them are new."""
+        fetched: list[Item] = []
+        arrivals: list[Arrival] = []
+        octets = 0
+        async with contextlib.aclosing(mailbox.fetch(batch)) as mails:
+            async for mail in mails:
+                self.ticked_at = time.monotonic()
+                fetched.append(mail.item)
+                arrivals.append(Arrival(mail.uid, mail.content, mail.item.size_octets, mail.truncated))
+                octets += len(mail.content)
+                if octets > _BATCH_OCTETS:
+                    break
         if not arrivals:
-            return 0
-        return await self._parts.database.run(
-            inbound_mail.keep, self._parts.store_id, arrivals, now=self._parts.clock()
-        )
+            return [], 0
+        kept = await self._parts.database.run(self._commit, mailbox.series, arrivals, now=self._parts.clock())
+        if kept:
+            log.info("mail.fetched", store=self._parts.store, mails=kept)
+            self._parts.arrived()
+        return fetched, kept
 
-    async def _sleep(self, seconds: float, stopping: asyncio.Event) -> None:
-        until = time.monotonic() + seconds
-        while not stopping.is_set() and (left := until - time.monotonic()) > 0:
-            self.ticked_at = time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), min(left, 1.0))
+    def _commit(
+        self, connection: sa.Connection, series: str, arrivals: Sequence[Arrival], *, now: datetime
+    ) -> int:
+        store_id = self._parts.store_id
+        if series:
+            if series not in self._renumbered:
+                self._renumbered = {series: renumbering.is_renumbered(connection, store_id, series)}
+            if self._renumbered[series]:
+                renumbering.recognise(connection, store_id, series, arrivals)
+        return inbound_mail.keep(connection, store_id, arrivals, now=now)
+
+    async def _rest(self, work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
+        """Wait for `work`, or until we are to stop. Raises what it raises."""
+        resting = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(stopping.wait())
+        try:
+            while not (resting.done() or stop.done()):
+                self.ticked_at = time.monotonic()
+                await asyncio.wait({resting, stop}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (resting, stop):
+                task.cancel()
+            await asyncio.gather(resting, stop, return_exceptions=True)
+        if not resting.cancelled():
+            resting.result()

@@ -1,16 +1,16 @@
 """The inbound account's mailbox, behind one small protocol, whatever it is read by.
 
-A session is opened, listed, fetched from, and closed. What `delete` names is gone only after
-`close(commit=True)`; any other end of a session, whether wanted or not, leaves the mailbox as it was
-found (RFC 1939 §6).
+A session is opened, listed, fetched from, and closed; one that can `watch` stays open instead, and is listed
+again. `delete` is for what is durable elsewhere. What it names is gone at once (IMAP) or after
+`close(commit=True)` (POP3); any other end of a session, whether wanted or not, takes nothing more away.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from mailbound.errors import MailboxError
 
@@ -21,14 +21,14 @@ class Item:
 
     number: int  # names it in this session
     uid: str  # names it in all sessions, but two may share one (RFC 1939 §7); "": known when fetched
-    size_octets: int  # as the server says
+    size_octets: int  # as the server says; 0 if that is known only when it is fetched
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """One mail, or its beginning."""
 
-    item: Item
+    item: Item  # with its size
     uid: str  # of the item or, where the server gives none, a hash of the content
     content: bytes  # lines end with CRLF; anything else is as the server sent it
     truncated: bool = False  # only its beginning, since it is larger than the limit
@@ -53,7 +53,7 @@ class Trouble(StrEnum):
 
 
 class SessionError(MailboxError):
-    """A session could not be opened, or has ended early; nothing was deleted."""
+    """A session could not be opened, or has ended early."""
 
     def __init__(self, trouble: Trouble, why: str) -> None:
         """Keep the `trouble`, to tell what passes from what an operator must see to."""
@@ -65,25 +65,34 @@ class Mailbox(Protocol):
     """One session with a mailbox, for one task. Every method may raise SessionError, which ends it."""
 
     refused: list[tuple[Item, str]]
-    """What the server would not hand over or mark as deleted, with its words; it lies there still."""
+    """What the server would not hand over or let go since `list`, with its words; it lies there still."""
 
     login_delay_seconds: int
     """How long the server wants us to stay away between two sessions; 0 if it does not say."""
+
+    series: str
+    """What all uids are counted in: when it changes, each mail comes under a new one. "" if uids are for ever."""
+
+    doubts: Sequence[str]
+    """What an operator should know of this server, since it works less well than it could."""
+
+    watch: Callable[[float], Coroutine[Any, Any, None]] | None
+    """Waits until there may be new mail, so many seconds at most. None: end the session, and open another one."""
 
     async def list(self) -> Sequence[Item]:
         """Return what lies in the mailbox, oldest first."""
         ...
 
-    def fetch(self, items: Iterable[Item]) -> AsyncIterator[Fetched]:
+    def fetch(self, items: Iterable[Item]) -> AsyncGenerator[Fetched, None]:
         """Yield the mails in order, without those that are `refused`. Memory holds only a few at a time."""
         ...
 
     async def delete(self, items: Iterable[Item]) -> None:
-        """Mark mails as deleted."""
+        """Let mails go, without those that are `refused`."""
         ...
 
     async def close(self, *, commit: bool) -> None:
-        """End the session: with `commit` all that is marked goes, else nothing does. Never raises.
+        """End the session: with `commit` all that was to be deleted goes, if it has not yet. Never raises.
 
         Only a session that had no trouble is committed. A commit that fails leaves some of the mails
         or all of them, to be seen again.

@@ -9,13 +9,13 @@ import hashlib
 import poplib
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from mailbound.mailbox import Fetched, Item, SessionError, Trouble
+from mailbound.mailbox import Fetched, Item, SessionError, Trouble, tls
 from mailbound.mailbox.pop3_client import Pop3Client, UnfitReplyError
 
 # A group of commands goes out at once, so that its replies cost one round trip (RFC 2449 §6.6).
@@ -92,6 +92,11 @@ class Pop3Mailbox:
         """Prepare a session, which begins with `log_in`."""
         self.refused: list[tuple[Item, str]] = []
         self.login_delay_seconds = 0  # the least time from one login to the next (RFC 2449 §6.5)
+        self.series = ""
+        self.doubts: Sequence[str] = ()
+        self.watch: Callable[[float], Coroutine[Any, Any, None]] | None = (
+            None  # a session sees what lay there when it began
+        )
         self._account = account
         self._client = Pop3Client(account.host, account.port, account.timeout_seconds)
         self._pipelines = False
@@ -106,7 +111,7 @@ class Pop3Mailbox:
         """Return what lies in the mailbox. Raises SessionError."""
         return await self._run(self._list)
 
-    async def fetch(self, items: Iterable[Item]) -> AsyncIterator[Fetched]:
+    async def fetch(self, items: Iterable[Item]) -> AsyncGenerator[Fetched, None]:
         """Yield the mails, without those that are `refused`. Raises SessionError."""
         max_commands = _GROUP_COMMANDS if self._pipelines else 1
         for group in _groups(items, max_commands, self._account.max_size_octets):
@@ -152,7 +157,7 @@ class Pop3Mailbox:
         account, client = self._account, self._client
         if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in account.username + account.password):
             raise SessionError(Trouble.CREDENTIALS, "the user name or the password has a control character")
-        context = None if account.tls == "insecure" else _tls_context(account)
+        context = None if account.tls == "insecure" else tls.context(account.ca_file)
         client.connect(context if account.tls == "implicit" else None)
         if account.tls == "starttls" and context is not None:
             with _blaming(Trouble.TLS):
@@ -251,14 +256,6 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
         if not (number.isascii() and number.isdigit() and value):
             raise UnfitReplyError(f"this is no line of a listing: {line[:80]!r}")
         yield int(number), value
-
-
-def _tls_context(account: _Account) -> ssl.SSLContext:
-    """Return a context that verifies; poplib's own would not."""
-    try:
-        return ssl.create_default_context(cafile=account.ca_file)
-    except OSError as error:
-        raise SessionError(Trouble.TLS, f"{account.ca_file}: {error}") from error
 
 
 @contextlib.contextmanager
