@@ -267,6 +267,21 @@ def test_the_class_of_a_failure_is_that_of_its_status_then_what_its_rule_knows(t
     assert classify.failure_class(report, classify.classify(report, RULES), RULES) == class_
 
 
+@pytest.mark.parametrize(
+    ("accented", "plain"),
+    [
+        ("550 Empfänger existiert nicht", "550 Empfanger existiert nicht"),
+        ("550 Boîte aux lettres inexistante", "550 Boite aux lettres inexistante"),
+        ("550 Uživatel neexistuje", "550 Uzivatel neexistuje"),
+        ("550 User doesn\u2019t exist", "550 User doesn't exist"),
+    ],
+)
+def test_accents_and_apostrophes_make_no_difference(accented, plain):
+    found, wanted = (classify.judge(None, 550, each, RULES) for each in (accented, plain))
+    assert found == wanted
+    assert found.category is Category.NO_SUCH_USER
+
+
 @given(st.text(max_size=200), st.integers(0, 999))
 def test_any_text_gets_a_verdict(text, code):
     assert isinstance(classify.judge(None, code, text, RULES).category, Category)
@@ -312,6 +327,18 @@ def test_of_what_a_pattern_needs_one_stands_in_all_that_it_fits(pattern, needed)
         "500 5.5.1 Command unrecognized",
         "554 Message contains invalid address in From header",
         "550 5.1.1 Message refused: recipient unknown; retry timeout exceeded",
+        "550 No such user has permission to relay",
+        "550 Return address can't be verified: mailbox unknown",
+        "550 5.6.0 Invalid address in the From header",
+        "550 We have blocked your mail server for sending to unknown users",
+        "550 5.1.7 Sender mailbox does not exist",
+        "550 Message body has a URL of an unknown domain",
+        "550 Could not look up host: name server timeout",
+        "552 sorry, the recipient hasn't any room left for your message (#5.2.2)",
+        "550 Absender unbekannt",
+        "550 Adresse d'expéditeur invalide",
+        "550 Ihre IP-Adresse wurde gesperrt",
+        "550 Votre compte est suspendu",
     ],
 )
 def test_what_is_not_about_the_address_never_makes_it_undeliverable(text):
