@@ -135,9 +135,19 @@ def _check_database(box: Box) -> None:
 
 @pytest.mark.parametrize("point", _POINTS.values(), ids=_POINTS)
 def test_a_run_that_was_killed_is_finished_and_nobody_forgotten(
-    tmp_path: Path, database_url: str, point: Point
+    tmp_path: Path, sqlite_url: str, point: Point
 ) -> None:
-    with _run_to_be(tmp_path, database_url) as (box, relay):
+    with _run_to_be(tmp_path, sqlite_url) as (box, relay):
+        _kill_at(point, box, "smtp", relay)
+        box.launch()
+        box.ended()
+        _finish(box)
+        _check(box, relay, in_doubt="resend")
+
+
+@pytest.mark.parametrize("point", list(_IN_DOUBT.values())[:4], ids=list(_IN_DOUBT)[:4])
+def test_so_it_is_on_postgresql(tmp_path: Path, postgres_url: str, point: Point) -> None:
+    with _run_to_be(tmp_path, postgres_url) as (box, relay):
         _kill_at(point, box, "smtp", relay)
         box.launch()
         box.ended()
@@ -158,8 +168,8 @@ def test_so_it_is_with_a_relay_that_takes_one_command_at_a_time(
 
 
 @pytest.mark.parametrize("point", list(_IN_DOUBT.values())[1:5], ids=list(_IN_DOUBT)[1:5])
-def test_with_hold_nobody_gets_it_twice(tmp_path: Path, database_url: str, point: Point) -> None:
-    with _run_to_be(tmp_path, database_url, in_doubt="hold", connections=1) as (box, relay):
+def test_with_hold_nobody_gets_it_twice(tmp_path: Path, sqlite_url: str, point: Point) -> None:
+    with _run_to_be(tmp_path, sqlite_url, in_doubt="hold", connections=1) as (box, relay):
         _kill_at(point, box, "smtp", relay)
         box.launch()
         box.ended()
