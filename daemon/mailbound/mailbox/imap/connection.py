@@ -38,7 +38,7 @@ _BYE = re.compile(rb"\* BYE\b ?", re.IGNORECASE)
 class Reply:
     """A reply that is complete: what the tagged line says, and the lines before it, literals as bytearray."""
 
-    result: str  # OK, NO or BAD
+    result: str  # OK or NO
     text: str
     lines: list[Any]  # the text is the last of them
 
@@ -61,6 +61,7 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # it ha
         self._greeting: asyncio.Future[bytes] = self.loop.create_future()
         self._lost: asyncio.Future[SessionError] = self.loop.create_future()
         self._response = b""  # to the server's first challenge
+        self._unended: list[bytes] = []  # a line without its end
         self._due = 0.0
         self._allowed_octets = _MAX_REPLY_OCTETS
 
@@ -91,7 +92,7 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # it ha
     async def command(
         self, name: str, *arguments: str, uid: bool = False, octets: int = 0, answers: str | None = None
     ) -> Reply:
-        """Give a command and return the reply, whatever it says.
+        """Give a command and return the reply, be it OK or NO. One that is not understood is trouble.
 
         `octets` are those of the mails that may come; `answers` is how the untagged responses are called, if
         not as the command.
@@ -153,9 +154,14 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # it ha
         running = asyncio.ensure_future(self.execute(command))
         try:
             await self._answered(running)
-            return _reply(running.result())
+            reply = _reply(running.result())
         finally:
             running.cancel()
+        if reply.result == "BAD":
+            raise SessionError(
+                Trouble.PROTOCOL, f"the server did not understand {command.name}: {reply.text}"
+            )
+        return reply
 
     async def _answered(self, *replies_due: asyncio.Future[Any]) -> None:
         """Return once one of them is there."""
@@ -184,25 +190,33 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # it ha
         if self._allowed_octets < 0:
             self._lose(Trouble.PROTOCOL, "a reply does not end")
             return
+        if b"\n" not in data and not self._in_literal():
+            self._unended.append(data)  # aioimaplib would copy the line anew with each piece of it
+            return
+        data = b"".join([*self._unended, data])
+        self._unended.clear()
         try:
             for piece in _pieces(data):
                 super().data_received(piece)
         except Exception as error:  # noqa: BLE001 - the octets of a stranger can bring up anything in a parser
             self._lose(Trouble.PROTOCOL, f"the server does not speak as it should: {error!r:.200}")
 
+    def _in_literal(self) -> bool:
+        return self.current_command is not None and self.current_command.wait_literal_data()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note of the end."""
         self._lose(Trouble.NETWORK, str(exc) if exc else "the server hung up")
 
     def _handle_line(self, line: bytes, current_cmd: Command | None) -> Command | None:
-        if self.state == CONNECTED and line:
+        if found := _BYE.match(line):
+            self._goodbye(replies.readable(line[found.end() :]))
+        elif self.state == CONNECTED and line:
             self.state = NONAUTH  # before the next line is looked at, which may have come together with it
             self._greeting.set_result(line)
             return None
-        if _NEWS.match(line):
+        elif _NEWS.match(line):
             self.news.set()
-        elif found := _BYE.match(line):
-            self._goodbye(replies.readable(line[found.end() :]))
         return super()._handle_line(line, current_cmd)
 
     def _goodbye(self, text: str) -> None:

@@ -252,8 +252,7 @@ def _must(reply: Reply, otherwise: Trouble, what: str = "") -> Reply:
     """Return the reply if it is a yes. Raises SessionError."""
     if reply.ok:
         return reply
-    trouble = Trouble.PROTOCOL if reply.result == "BAD" else replies.trouble(reply.text, otherwise)
-    raise SessionError(trouble, what + _refusal(reply))
+    raise SessionError(replies.trouble(reply.text, otherwise), what + _refusal(reply))
 
 
 def _refusal(reply: Reply) -> str:
