@@ -294,6 +294,32 @@ def test_a_token_is_sent_in_two_steps():
     ]
 
 
+def test_a_token_is_sent_in_one_step_where_the_server_knows_no_other():
+    response = "dXNlcj1ib3VuY2VzAWF1dGg9QmVhcmVyIHR0dHR0dHR0dHQBAQ=="
+    script = {"AUTH": b"-ERR what?\r\n", "AUTH XOAUTH2 ": b"+OK\r\n"}
+    _, _, heard = run_script(script, authentication="xoauth2", password="t" * 10)
+    assert heard[1:3] == ["AUTH XOAUTH2", f"AUTH XOAUTH2 {response}"]
+
+
+def test_a_refusal_that_explains_itself_is_not_tried_again():
+    script = {"AUTH": b"-ERR [IN-USE] locked\r\n"}
+    found, heard = trouble(script, authentication="xoauth2")
+    assert (found, heard) == (Trouble.IN_USE, ["CAPA", "AUTH XOAUTH2"])
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        pytest.param(b"SASL LOGIN PLAIN\r\n", ["AUTH PLAIN", "AGJvdW5jZXMAc2VjcmV0"], id="no USER"),
+        pytest.param(b"USER\r\nSASL PLAIN\r\n", ["USER bounces", "PASS secret"], id="both"),
+        pytest.param(b"SASL CRAM-MD5\r\n", ["USER bounces", "PASS secret"], id="neither"),
+    ],
+)
+def test_a_password_goes_by_sasl_where_user_is_not_offered(capabilities, expected):
+    script = {"CAPA": b"+OK\r\n" + capabilities + b".\r\n", "AUTH": b"+ \r\n"}
+    assert run_script(script)[2][1:3] == expected
+
+
 def test_a_token_that_is_refused_by_a_challenge_is_bad_credentials():
     script = {"AUTH": b"+ \r\n", "dXNl": b"+ eyJzdGF0dXMiOiI0MDAifQ==\r\n", "": b"-ERR invalid token\r\n"}
     found, heard = trouble(script, authentication="xoauth2")

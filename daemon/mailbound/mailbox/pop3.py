@@ -9,7 +9,7 @@ import hashlib
 import poplib
 import re
 import ssl
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,20 +165,23 @@ class Pop3Mailbox:
         capabilities = client.capabilities()
         if "UTF8" in capabilities and not (account.username + account.password).isascii():
             client.command("UTF8")  # RFC 6856 §2
-        self._authenticate(explains="AUTH-RESP-CODE" in capabilities)
+        self._authenticate(capabilities)
         delay = capabilities.get("LOGIN-DELAY", [])
         if "USER" in delay:  # it differs from user to user, and is known only now
             delay = client.capabilities().get("LOGIN-DELAY", delay)
         self.login_delay_seconds = int(delay[0]) if delay and delay[0].isdigit() else 0
         self._pipelines = "PIPELINING" in capabilities
 
-    def _authenticate(self, *, explains: bool) -> None:
+    def _authenticate(self, capabilities: Mapping[str, Sequence[str]]) -> None:
         account, client = self._account, self._client
+        explains = "AUTH-RESP-CODE" in capabilities
         # A server that explains itself marks wrong credentials by [AUTH] (RFC 3206 §6); another one does not.
         with _blaming(Trouble.TEMPORARY if explains else Trouble.CREDENTIALS):
             if account.authentication == "xoauth2":
                 response = f"user={account.username}\1auth=Bearer {account.password}\1\1"
                 client.authenticate("XOAUTH2", response.encode())
+            elif "USER" not in capabilities and "PLAIN" in capabilities.get("SASL", []):  # RFC 2449 §6.3
+                client.authenticate("PLAIN", f"\0{account.username}\0{account.password}".encode())
             else:
                 client.user(account.username)
                 client.pass_(account.password)

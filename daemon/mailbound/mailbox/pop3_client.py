@@ -69,10 +69,20 @@ class Pop3Client(poplib.POP3):
             self._socket = None
 
     def authenticate(self, mechanism: str, response: bytes) -> None:
-        """Log in by a SASL mechanism of one step (RFC 5034 §4), in two, since a token may be long."""
+        """Log in by a SASL mechanism of one step (RFC 5034 §4), in two, since a token may be long.
+
+        Some servers want the response at once, and refuse the bare command; no login was tried then.
+        """
+        said = base64.b64encode(response).decode()
         self.request([f"AUTH {mechanism}"])
-        self._answer()
-        self.request([base64.b64encode(response).decode()])
+        try:
+            self._answer()
+        except poplib.error_proto as refusal:
+            if "[" in str(refusal):  # it is not that, then
+                raise
+            self.request([f"AUTH {mechanism} {said}"])
+        else:
+            self.request([said])
         if not self._answer().startswith(b"+OK"):
             self.request([""])  # what was wrong came as a challenge, which wants an empty answer
             self._getresp()
