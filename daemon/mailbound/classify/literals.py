@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
+from itertools import groupby, product
 from re import _parser as parser  # type: ignore[attr-defined]  # the only parser of patterns; a test watches it
 from typing import Any
 
@@ -76,8 +76,8 @@ def _of(items: Iterable[tuple[Any, Any]]) -> tuple[Words | None, set[Words]]:
     exact = True
     run: Words = frozenset({""})  # what the pieces since the last unknown one stand for
     sets: set[Words] = set()
-    for operator, argument in items:
-        here, needs = _piece(str(operator), argument)
+    for operator, argument in _joined(items):
+        here, needs = _piece(operator, argument)
         sets |= needs
         if here is not None and len(run) * len(here) <= _MOST:
             run = frozenset(a + b for a, b in product(run, here))
@@ -88,10 +88,19 @@ def _of(items: Iterable[tuple[Any, Any]]) -> tuple[Words | None, set[Words]]:
     return (run if exact else None), sets | _telling(run)
 
 
+def _joined(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield the pieces of a pattern, letters in a row as one."""
+    for letters, pieces in groupby(items, key=lambda item: item[0] is parser.LITERAL):
+        if letters:
+            yield "LITERAL", "".join(chr(code) for _, code in pieces)
+        else:
+            yield from ((str(operator), argument) for operator, argument in pieces)
+
+
 def _piece(operator: str, argument: Any) -> tuple[Words | None, set[Words]]:
     match operator:
         case "LITERAL":
-            return frozenset({chr(argument)}), set()
+            return frozenset({argument}), set()
         case "AT" | "ASSERT" | "ASSERT_NOT":
             return frozenset({""}), set()
         case "IN" if all(str(each) == "LITERAL" for each, _ in argument):
@@ -122,13 +131,18 @@ def _repeated(least: int, most: int, items: Any) -> tuple[Words | None, set[Word
 
 
 def _telling(words: Words) -> set[Words]:
-    return {words} if min(map(len, words)) >= LENGTH else set()
+    return (
+        {words} if all(len(word) >= (LENGTH if word.isascii() else LENGTH - 1) for word in words) else set()
+    )
 
 
-def _worth(words: Words) -> tuple[int, int, list[str]]:
-    """Return by what one set tells more than another: long words first, then few."""
-    return min(*map(len, words), 6), -len(words), sorted(words)
+def _worth(words: Words) -> tuple[int, int, str, str]:
+    """Return by what one set tells more than another: long words first, then few; the rest is for a fixed order."""
+    return min(*map(len, words), 6), -len(words), min(words), max(words)
 
 
 def _grams(text: str) -> set[str]:
-    return {text[at : at + LENGTH] for at in range(len(text) - LENGTH + 1)}
+    grams = {text[at : at + LENGTH] for at in range(len(text) - LENGTH + 1)}
+    if text.isascii():
+        return grams
+    return grams | {text[at : at + LENGTH - 1] for at in range(len(text) - LENGTH + 2)}
