@@ -34,7 +34,7 @@ in_doubt = "{in_doubt}"
 drain = "5s"
 {sending}
 [inbound]
-poll = "1s"
+poll = "{poll}"
 {more}
 [stores.main]
 name = "Example News"
@@ -47,7 +47,7 @@ connections = {connections}
 {outbound}
 [stores.main.inbound]
 address = "{bounces}"
-protocol = "pop3"
+protocol = "{protocol}"
 host = "localhost"
 username = "{bounces}"
 password_credential = "mailbox-password"
@@ -75,6 +75,8 @@ class Box:
             "outbound": "",
             "inbound": "",
             "bounces": "bounces@sender.test",
+            "protocol": "pop3",
+            "poll": "1s",
         }
         self.settings = {**defaults, **settings}
         self.url = str(self.settings["url"])

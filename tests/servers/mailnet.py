@@ -171,6 +171,11 @@ class MailNet:
                 raise TimeoutError(f"{user} has {len(files)} mails, not {at_least}\n{self.log()}")
             time.sleep(0.01)
 
+    def doveadm(self, *words: str) -> None:
+        """Do something to a mailbox that only its owner's administrator can do."""
+        command = [need("doveadm"), "-c", str(self.home / "dovecot/dovecot.conf"), *words]
+        subprocess.run(command, check=True, capture_output=True)
+
     # --- how it is made -------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
