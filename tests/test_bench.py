@@ -13,18 +13,8 @@ import pytest
 from servers import need, need_root
 
 ROOT = Path(__file__).parents[1]
-RIVAL = ROOT / "build" / "bench" / "rival" / "ready"
-NEEDED = {
-    "sending": ["smtp-source", "initdb"],
-    "slow": ["cc"],
-    "transport": ["smtp-source"],
-    "composing": [],
-    "postfix": ["postfix", "dovecot"],
-    "nodes": ["initdb"],
-    "million": [],
-    "history": [],
-    "rival": ["initdb"],
-}
+NEEDED = {"sending": ["smtp-source", "initdb"], "transport": ["smtp-source"], "composing": []}
+"""Those that are quick; the others share their parts."""
 
 
 def bench(*words: str) -> str:
@@ -41,8 +31,6 @@ def test_a_measurement_gives_figures_that_mean_something(name: str, tmp_path: Pa
     need_root()
     for program in NEEDED[name]:
         need(program)
-    if name == "rival" and not RIVAL.exists():
-        pytest.skip("django-post-office is not installed; `make bench ARGS='--only rival'` does it")
     written = tmp_path / "figures.json"
     printed = bench("bench", "--only", name, "--rounds", "1", "--messages", "50", "--output", str(written))
     assert json.loads(printed) == json.loads(written.read_text())

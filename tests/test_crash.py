@@ -145,7 +145,7 @@ def test_a_run_that_was_killed_is_finished_and_nobody_forgotten(
         _check(box, relay, in_doubt="resend")
 
 
-@pytest.mark.parametrize("point", list(_IN_DOUBT.values())[:4], ids=list(_IN_DOUBT)[:4])
+@pytest.mark.parametrize("point", list(_IN_DOUBT.values())[:2], ids=list(_IN_DOUBT)[:2])
 def test_so_it_is_on_postgresql(tmp_path: Path, postgres_url: str, point: Point) -> None:
     with _run_to_be(tmp_path, postgres_url) as (box, relay):
         _kill_at(point, box, "smtp", relay)
