@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailbound.cli import terminal
+from mailbound.cli import bars, terminal
 
 MOMENT = datetime(2026, 11, 24, 13, 0, tzinfo=timezone(timedelta(hours=1)))
 
@@ -84,3 +86,17 @@ def test_counts_agree_with_their_noun(count, said):
 
 def test_a_moment_is_shown_in_utc():
     assert terminal.cell(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2026-01-02 03:04:05Z"
+
+
+@pytest.mark.parametrize(("width", "has_time"), [(60, False), (100, True)])
+def test_a_narrow_list_folds_what_strangers_chose_and_keeps_the_rest(capsys, width, has_time):
+    row = (17, MOMENT, f"{'w' * 60}@example.com", "5.1.1 no-such-user", "quarantined")
+    size = {"COLUMNS": str(width)}
+    with mock.patch.dict("os.environ", size), mock.patch("sys.stdout.isatty", return_value=True):
+        bars.table(("id", "at", "address", "says", "became"), [row], spare=("at",), long="address")
+    said = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert max(map(len, said.splitlines())) <= width
+    assert "17" in said
+    assert "quarantined" in said
+    assert said.count("w") == 60
+    assert ("2026-11-24" in said) == has_time

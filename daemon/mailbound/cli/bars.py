@@ -40,23 +40,26 @@ def table(
     total: Sequence[Any] = (),
     title: str = "",
     spare: Sequence[str] = (),
+    long: str = "",
 ) -> None:
     """Print a table whose cells may be bars, with a line for the total below it.
 
-    A terminal that is too narrow for it is spared the columns in `spare`, as many of them as it must be.
+    A terminal that is too narrow for it is spared the columns in `spare`, as many of them as it must be. The column
+    `long`, else the first, holds what strangers chose, and is folded where there is no room for it.
     """
     lines = [list(row) for row in (*rows, total) if row]
     if not sys.stdout.isatty():
         terminal.table(columns, [[_plain(value) for value in line] for line in lines], title=title)
         return
     names = list(columns)
+    long = long or names[0]
     for name in spare:
-        if _width(names, lines) + _NARROWEST <= _columns():
+        if _width(names, lines, long) + _NARROWEST <= _columns():
             break
         index = names.index(name)
         for line in (names, *lines):
             del line[index]
-    _draw(names, lines, title, totals=1 if total else 0)
+    _draw(names, lines, title, long, totals=1 if total else 0)
 
 
 def percent(share: float | None) -> str:
@@ -80,7 +83,9 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Styled) else value
 
 
-def _draw(columns: Sequence[str], lines: Sequence[Sequence[Any]], title: str, *, totals: int) -> None:
+def _draw(
+    columns: Sequence[str], lines: Sequence[Sequence[Any]], title: str, long: str, *, totals: int
+) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -92,7 +97,7 @@ def _draw(columns: Sequence[str], lines: Sequence[Sequence[Any]], title: str, *,
         title=Text(terminal.escape(title), "bold") if title else None,
         title_justify="left",
     )
-    width = min(max(_columns() - _width(columns, lines), _NARROWEST), _WIDEST)
+    width = min(max(_columns() - _width(columns, lines, long), _NARROWEST), _WIDEST)
     for index, name in enumerate(columns):
         values = [line[index] for line in lines]
         right = all(_is_number(_plain(value)) for value in values[: len(values) - totals])
@@ -101,7 +106,7 @@ def _draw(columns: Sequence[str], lines: Sequence[Sequence[Any]], title: str, *,
             Text(name),
             justify="right" if right else "left",
             overflow="fold",
-            no_wrap=0 < index < len(columns) - 1,
+            no_wrap=name != long and index < len(columns) - 1,
         )
     for number, line in enumerate(lines):
         last = len(lines) - totals
@@ -123,14 +128,14 @@ def _text(value: Any, width: int) -> Any:
     return Text(terminal.cell(value))
 
 
-def _width(columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> int:
-    """Return how wide a table is without its bar. Its first column is taken to be no longer than a name is."""
+def _width(columns: Sequence[str], lines: Sequence[Sequence[Any]], long: str) -> int:
+    """Return how wide a table is without its bar. Its column `long` is taken to be no longer than a name is."""
     used = 2 * len(columns)
     for index, name in enumerate(columns):
         values = [line[index] for line in lines]
         if not any(isinstance(value, Bar) for value in values):
             widest = max(len(name), *(len(terminal.cell(_plain(value))) for value in values))
-            used += min(widest, _NAME) if index == 0 else widest
+            used += min(widest, _NAME) if name == long else widest
     return used
 
 

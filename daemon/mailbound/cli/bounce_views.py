@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mailbound.cli import bars, terminal
+from mailbound.cli import bars, sheets, terminal
 from mailbound.cli.bars import Styled
+from mailbound.cli.sheets import Fact
 from mailbound.model import Action, Disposition
 
 BOUNCE = ("id", "at", "address", "action", "status", "category", "evidence", "disposition", "why")
@@ -24,7 +25,7 @@ _STYLES: dict[str, str] = {
 def bounces(rows: Sequence[Any]) -> None:
     """Print bounces, one a line: what was said about whom, and what became of it; `bounce show` says why."""
     told = [(row.id, row.at, row.address, _short(row), _became(row.disposition)) for row in rows]
-    bars.table(("id", "at", "address", "says", "became"), told)
+    bars.table(("id", "at", "address", "says", "became"), told, spare=("at",), long="address")
 
 
 def mails(rows: Sequence[Any]) -> None:
@@ -37,22 +38,21 @@ def mails(rows: Sequence[Any]) -> None:
 
 def bounce(row: Any, effects: Sequence[Any], run: str) -> None:
     """Print one bounce: what was said, how we know, what it means and what it did. `run` names its run."""
-    terminal.facts(
-        [
-            ("bounce", f"{row.id}, {terminal.cell(row.at)}"),
-            ("address", row.address),
-            ("says", _said(row.action, row.status)),
-            ("diagnostic", row.diagnostic),
-            ("reported by", row.reporting_mta),
-            ("remote host", row.remote_mta),
-            ("means", _meaning(row.category, row.permanent, row.rule, row.action)),
-            ("rules", row.rule_version),
-            ("evidence", row.evidence),
-            ("delivery", _delivery(row.delivery_id, row.attempt, run)),
-            ("mail", row.mail_id or "none: it was a reply of our relay"),
-            ("disposition", f"{row.disposition}: {row.why}"),
-        ]
+    known = (
+        ("bounce", f"{row.id}, {terminal.cell(row.at)}"),
+        ("address", row.address),
+        ("says", _said(row.action, row.status)),
+        ("diagnostic", row.diagnostic),
+        ("reported by", row.reporting_mta),
+        ("remote host", row.remote_mta),
+        ("means", _meaning(row.category, row.permanent, row.rule, row.action)),
+        ("rules", row.rule_version),
+        ("evidence", row.evidence),
+        ("delivery", _delivery(row.delivery_id, row.attempt, run)),
+        ("mail", _mail(row)),
+        ("disposition", f"{row.disposition}: {row.why}"),
     )
+    sheets.facts([Fact(label, terminal.cell(value)) for label, value in known])
     if effects:
         columns = ("at", "kind", "before", "after", "cause")
         terminal.say("")
@@ -80,6 +80,12 @@ def _meaning(category: str, permanent: bool, rule: str, action: str) -> str:
     if action in _WISHES:
         return f"the recipient does not want it (rule {rule})"
     return f"{category}, {'permanent' if permanent else 'not permanent'} (rule {rule})"
+
+
+def _mail(row: Any) -> str:
+    if row.mail_id is None:
+        return "none: it was a reply of our relay"
+    return f"{row.mail_id}; mailbound bounce explain {row.id} shows what was read in it"
 
 
 def _delivery(number: int | None, attempt: int | None, run: str) -> str:
