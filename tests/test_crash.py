@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -133,48 +134,38 @@ def _check_database(box: Box) -> None:
         assert connection.execute(sa.text("PRAGMA foreign_key_check")).all() == []
 
 
+def _survives(point: Point, folder: Path, url: str, *, in_doubt: str = "resend", **more: Any) -> None:
+    """Kill a daemon at a point of its run, let another one finish, and compare."""
+    with _run_to_be(folder, url, in_doubt=in_doubt, **more) as (box, relay):
+        _kill_at(point, box, "smtp", relay)
+        box.launch()
+        box.ended()
+        _finish(box)
+        _check(box, relay, in_doubt=in_doubt)
+
+
 @pytest.mark.parametrize("point", _POINTS.values(), ids=_POINTS)
 def test_a_run_that_was_killed_is_finished_and_nobody_forgotten(
     tmp_path: Path, sqlite_url: str, point: Point
 ) -> None:
-    with _run_to_be(tmp_path, sqlite_url) as (box, relay):
-        _kill_at(point, box, "smtp", relay)
-        box.launch()
-        box.ended()
-        _finish(box)
-        _check(box, relay, in_doubt="resend")
+    _survives(point, tmp_path, sqlite_url)
 
 
 @pytest.mark.parametrize("point", list(_IN_DOUBT.values())[:2], ids=list(_IN_DOUBT)[:2])
 def test_so_it_is_on_postgresql(tmp_path: Path, postgres_url: str, point: Point) -> None:
-    with _run_to_be(tmp_path, postgres_url) as (box, relay):
-        _kill_at(point, box, "smtp", relay)
-        box.launch()
-        box.ended()
-        _finish(box)
-        _check(box, relay, in_doubt="resend")
+    _survives(point, tmp_path, postgres_url)
 
 
 @pytest.mark.parametrize("point", list(_IN_DOUBT.values())[1:4], ids=list(_IN_DOUBT)[1:4])
 def test_so_it_is_with_a_relay_that_takes_one_command_at_a_time(
     tmp_path: Path, sqlite_url: str, point: Point
 ) -> None:
-    with _run_to_be(tmp_path, sqlite_url, pipelining=False) as (box, relay):
-        _kill_at(point, box, "smtp", relay)
-        box.launch()
-        box.ended()
-        _finish(box)
-        _check(box, relay, in_doubt="resend")
+    _survives(point, tmp_path, sqlite_url, pipelining=False)
 
 
 @pytest.mark.parametrize("point", list(_IN_DOUBT.values())[1:5], ids=list(_IN_DOUBT)[1:5])
 def test_with_hold_nobody_gets_it_twice(tmp_path: Path, sqlite_url: str, point: Point) -> None:
-    with _run_to_be(tmp_path, sqlite_url, in_doubt="hold", connections=1) as (box, relay):
-        _kill_at(point, box, "smtp", relay)
-        box.launch()
-        box.ended()
-        _finish(box)
-        _check(box, relay, in_doubt="hold")
+    _survives(point, tmp_path, sqlite_url, in_doubt="hold", connections=1)
 
 
 @pytest.mark.parametrize(

@@ -10,56 +10,21 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 import structlog
 
+import inbox
 from box import Box
 from ledger_relay import Point, Tap
 from mailbound import config
-from mailbound.database import inbound_mail, schema, tables
-from mailbound.database.engine import Database
-from mailbound.database.leases import Lease
 from mailbound.errors import MailboxError
-from mailbound.inbound import Fetcher, fetcher
+from mailbound.inbound import Fetcher
 from mailbound.mailbox import SessionError, Trouble, imap, opening
 from scripted_imap import HANG_UP, SAY_NOTHING, ScriptedImap, capable
 from servers.mailnet import PASSWORD, MailNet
-from world import NODE, NOW, World
-
-_MAIL = b"From: anna@example.org\r\nSubject: mail %d\r\n\r\nHello\r\n"
-
-
-@contextmanager
-def _database(url: str) -> Iterator[Database]:
-    database = Database(url, checkpoints=True)
-    try:
-        schema.upgrade(database)
-        with database.begin() as connection:
-            World(connection)
-        yield database
-    finally:
-        database.close()
-
-
-def _fetcher(database: Database, opened: Any, **more: Any) -> Fetcher:
-    parts = {
-        "database": database,
-        "open": opened,
-        "store": "main",
-        "store_id": 1,
-        "poll": timedelta(hours=1),
-        "delete": True,
-        "budget_octets": 10**9,
-        "lease": Lease(database, "fetching main", node_id=NODE),
-        "arrived": lambda: None,
-        "clock": lambda: NOW,
-    }
-    return Fetcher(fetcher.Parts(**{**parts, **more}))
 
 
 @asynccontextmanager
@@ -88,17 +53,6 @@ def _dovecot(net: MailNet, user: str, **more: Any) -> Any:
     return functools.partial(imap.open, **account | {"ca_file": net.ca} | more)
 
 
-def _mails(database: Database) -> list[Any]:
-    with database.look() as connection:
-        return list(connection.execute(sa.select(tables.inbound_mail).order_by("id")))
-
-
-def _kept(database: Database) -> list[bytes]:
-    with database.look() as connection:
-        ids = connection.execute(sa.select(tables.inbound_mail.c.id).order_by("id")).scalars().all()
-        return [inbound_mail.raw(connection, mail_id) for mail_id in ids]
-
-
 @contextmanager
 def _webmail(net: MailNet, user: str) -> Iterator[imaplib.IMAP4]:
     """Give another client of the same mailbox."""
@@ -121,16 +75,16 @@ def test_a_full_folder_is_kept_batch_by_batch_and_then_let_go(
 ) -> None:
     user = f"full-{after}@sender.test"
     for number in range(250):
-        mailnet.deliver(user, _MAIL % number)
+        mailnet.deliver(user, inbox.MAIL % number)
 
     async def main() -> None:
         opened = _dovecot(mailnet, user, after_storing=after, archive_folder="Gelesen äöü")
-        with _database(sqlite_url) as database:
-            async with _left(_fetcher(database, opened, delete=after != "keep")) as one:
+        with inbox.database_at(sqlite_url) as database:
+            async with _left(inbox.fetcher_of(database, opened, delete=after != "keep")) as one:
                 assert await one.fetch()
                 assert not await one.fetch()
                 assert not await one.fetch(), "there is nothing new"
-            assert sorted(_kept(database)) == sorted(_MAIL % number for number in range(250))
+            assert sorted(inbox.kept(database)) == sorted(inbox.MAIL % number for number in range(250))
 
     asyncio.run(main())
     assert len(mailnet.mails(user)) == there
@@ -143,21 +97,21 @@ def test_what_others_have_marked_as_deleted_survives_until_we_have_read_it(
     mailnet: MailNet, sqlite_url: str
 ) -> None:
     user = "marked@sender.test"
-    mailnet.deliver(user, _MAIL % 1)
+    mailnet.deliver(user, inbox.MAIL % 1)
 
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             mailbox = await _dovecot(mailnet, user)()
             items = await mailbox.list()
-            mailnet.deliver(user, _MAIL % 2)  # it comes too late to be in the list
+            mailnet.deliver(user, inbox.MAIL % 2)  # it comes too late to be in the list
             with _webmail(mailnet, user) as client:
                 client.store("2", "+FLAGS", r"(\Deleted)")
                 await mailbox.delete(items)
             assert len(mailnet.mails(user)) == 1
             await mailbox.close(commit=True)
-            async with _left(_fetcher(database, _dovecot(mailnet, user))) as one:
+            async with _left(inbox.fetcher_of(database, _dovecot(mailnet, user))) as one:
                 await one.fetch()
-            assert _kept(database) == [_MAIL % 2]
+            assert inbox.kept(database) == [inbox.MAIL % 2]
 
     asyncio.run(main())
 
@@ -168,39 +122,39 @@ def test_a_folder_that_is_counted_anew_loses_nothing_and_doubles_nothing(
 ) -> None:
     user = f"anew-{after}-{'pg' if 'postgres' in database_url else 'lite'}@sender.test"
     for number in range(3):
-        mailnet.deliver(user, _MAIL % number)
+        mailnet.deliver(user, inbox.MAIL % number)
 
     async def main() -> None:
         keeping = _dovecot(mailnet, user, after_storing="keep")
-        with _database(database_url) as database:
-            async with _left(_fetcher(database, keeping, delete=False)) as one:
+        with inbox.database_at(database_url) as database:
+            async with _left(inbox.fetcher_of(database, keeping, delete=False)) as one:
                 await one.fetch()
-            before = {mail.uid for mail in _mails(database)}
+            before = {mail.uid for mail in inbox.mails(database)}
             mailnet.doveadm("mailbox", "update", "-u", user, "--uid-validity", "12345", "INBOX")
-            mailnet.deliver(user, _MAIL % 3)
+            mailnet.deliver(user, inbox.MAIL % 3)
             opened = _dovecot(mailnet, user, after_storing=after)
-            async with _left(_fetcher(database, opened, delete=after != "keep")) as one:
+            async with _left(inbox.fetcher_of(database, opened, delete=after != "keep")) as one:
                 await one.fetch()
-            after_all = {mail.uid for mail in _mails(database)}
+            after_all = {mail.uid for mail in inbox.mails(database)}
             assert len(after_all) == 4
             assert not before & after_all, "each has the uid that it is found by now"
-            assert Counter(_kept(database)) == Counter(_MAIL % number for number in range(4))
+            assert Counter(inbox.kept(database)) == Counter(inbox.MAIL % number for number in range(4))
 
     asyncio.run(main())
 
 
 def test_a_large_mail_is_kept_by_its_head(mailnet: MailNet, sqlite_url: str) -> None:
     user = "large@sender.test"
-    head = _MAIL % 1
+    head = inbox.MAIL % 1
     mailnet.deliver(user, head + b"0123456789\r\n" * 2_000_000)
 
     async def main() -> None:
-        with _database(sqlite_url) as database:
-            async with _left(_fetcher(database, _dovecot(mailnet, user))) as one:
+        with inbox.database_at(sqlite_url) as database:
+            async with _left(inbox.fetcher_of(database, _dovecot(mailnet, user))) as one:
                 await one.fetch()
-            (mail,) = _mails(database)
+            (mail,) = inbox.mails(database)
             assert (mail.truncated, mail.size_octets) == (True, len(head) + 24_000_000)
-            (content,) = _kept(database)
+            (content,) = inbox.kept(database)
             assert content.startswith(head)
             assert len(content) < 300_000
 
@@ -289,7 +243,7 @@ def test_a_daemon_that_is_killed_deletes_nothing_uncommitted_and_records_nothing
     mailnet: MailNet, tmp_path: Path, point: Point
 ) -> None:
     user = f"killed-{list(_POINTS.values()).index(point)}@sender.test"
-    everything = {_MAIL % number for number in range(_COUNT)}
+    everything = {inbox.MAIL % number for number in range(_COUNT)}
     for mail in everything:
         mailnet.deliver(user, mail)
     with _tapped(mailnet.ports["imap"]) as tap:
@@ -305,11 +259,13 @@ def test_a_daemon_that_is_killed_deletes_nothing_uncommitted_and_records_nothing
             box.launch()
             box.ended()
             there = set(mailnet.mails(user))
-            assert everything - there <= set(_kept(box.database)), "nothing is deleted that is not stored"
+            assert everything - there <= set(inbox.kept(box.database)), (
+                "nothing is deleted that is not stored"
+            )
             box.start()
             box.wait(lambda: not mailnet.mails(user), "the mailbox to be emptied")
             assert box.stop() == 0
-            assert Counter(_kept(box.database)) == Counter(everything)
+            assert Counter(inbox.kept(box.database)) == Counter(everything)
 
 
 # --- a scripted server --------------------------------------------------------------------------------------
@@ -332,28 +288,28 @@ def test_a_connection_that_drops_in_any_phase_deletes_nothing_that_is_not_stored
 ) -> None:
     async def main() -> None:
         woken: list[int] = []
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with ScriptedImap({phase: deed}) as server:
-                one = _fetcher(database, _scripted(server), arrived=lambda: woken.append(1))
+                one = inbox.fetcher_of(database, _scripted(server), arrived=lambda: woken.append(1))
                 with pytest.raises(MailboxError):
                     await one.fetch()
-                assert len(_kept(database)) == stored
+                assert len(inbox.kept(database)) == stored
                 assert len(woken) == bool(stored), "what is stored is read, whatever becomes of the rest"
                 assert stored or not any("STORE" in command for command in server.heard)
-            async with ScriptedImap() as server, _left(_fetcher(database, _scripted(server))) as one:
+            async with ScriptedImap() as server, _left(inbox.fetcher_of(database, _scripted(server))) as one:
                 await one.fetch()
                 assert "UID EXPUNGE 1:2" in server.heard
-            assert len(_kept(database)) == 2
+            assert len(inbox.kept(database)) == 2
 
     asyncio.run(main())
 
 
 def test_one_session_serves_many_rounds(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with ScriptedImap() as server:
                 stopping = asyncio.Event()
-                running = asyncio.create_task(_fetcher(database, _scripted(server)).run(stopping))
+                running = asyncio.create_task(inbox.fetcher_of(database, _scripted(server)).run(stopping))
                 for times in range(1, 4):
                     await server.hears("IDLE", times=times)
                     server.push(b"* 3 EXISTS\r\n")
@@ -367,18 +323,18 @@ def test_one_session_serves_many_rounds(sqlite_url: str) -> None:
 
 def test_what_cannot_be_let_go_is_told_once_and_comes_after_what_is_new(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database, structlog.testing.capture_logs() as logs:
+        with inbox.database_at(sqlite_url) as database, structlog.testing.capture_logs() as logs:
             script = {"UID MOVE": b"TAG NO [OVERQUOTA] full\r\n"}
             async with ScriptedImap(script) as server:
                 opened = _scripted(server, after_storing="archive", archive_folder="Read")
-                async with _left(_fetcher(database, opened)) as one:
+                async with _left(inbox.fetcher_of(database, opened)) as one:
                     assert not await one.fetch()
                     assert not await one.fetch()
                     server.script["UID SEARCH"] = b"* SEARCH 1 2 3\r\nTAG OK\r\n"
                     server.script["UID FETCH"] = b"TAG OK\r\n"
                     await one.fetch()
             assert [entry["uid"] for entry in logs if entry["event"] == "mail.withheld"] == ["7/1", "7/2"]
-            assert len(_kept(database)) == 2
+            assert len(inbox.kept(database)) == 2
 
     asyncio.run(main())
 
@@ -386,13 +342,15 @@ def test_what_cannot_be_let_go_is_told_once_and_comes_after_what_is_new(sqlite_u
 def test_a_locked_out_account_alarms_once_and_disturbs_no_other(sqlite_url: str) -> None:
     async def main() -> None:
         refusal = {"LOGIN": b"TAG NO [AUTHENTICATIONFAILED] no\r\n"}
-        with _database(sqlite_url) as database, structlog.testing.capture_logs() as logs:
+        with inbox.database_at(sqlite_url) as database, structlog.testing.capture_logs() as logs:
             mute = {"CAPABILITY": SAY_NOTHING}
             async with ScriptedImap(refusal) as locked, ScriptedImap(mute) as silent, ScriptedImap() as good:
                 stopping = asyncio.Event()
                 servers = {"locked": locked, "silent": silent, "good": good}
                 running = [
-                    asyncio.create_task(_fetcher(database, _scripted(server), store=name).run(stopping))
+                    asyncio.create_task(
+                        inbox.fetcher_of(database, _scripted(server), store=name).run(stopping)
+                    )
                     for name, server in servers.items()
                 ]
                 await locked.hears("LOGIN")
@@ -412,8 +370,8 @@ def test_a_locked_out_account_alarms_once_and_disturbs_no_other(sqlite_url: str)
 
 
 def test_a_refused_login_alarms_though_the_network_failed_before(sqlite_url: str) -> None:
-    with _database(sqlite_url) as database, structlog.testing.capture_logs() as logs:
-        one = _fetcher(database, None)
+    with inbox.database_at(sqlite_url) as database, structlog.testing.capture_logs() as logs:
+        one = inbox.fetcher_of(database, None)
         troubles = [
             Trouble.NETWORK,
             Trouble.CREDENTIALS,

@@ -8,8 +8,8 @@ import functools
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,71 +17,34 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+import inbox
 from mailbound import classify, config, mailbox
-from mailbound.database import inbound_mail, leases, nodes, schema, tables
+from mailbound.database import inbound_mail, leases, nodes, tables
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.database.leases import Lease
 from mailbound.errors import DatabaseError, MailboxError
-from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
+from mailbound.inbound import Fetcher, Reader, Recorder, recorder
 from mailbound.inbound.reader import Unreadable
 from mailbound.mailbox import pop3
 from mailbound.model import Kind
 from mailbound.simulator import Simulator
 from scripted_pop3 import HANG_UP, ScriptedPop3
-from world import NODE, NOW, World
-
-_MAIL = b"From: anna@example.org\r\nSubject: mail %d\r\n\r\nHello\r\n"
-
-
-@contextmanager
-def _database(url: str) -> Iterator[Database]:
-    database = Database(url, checkpoints=True)
-    try:
-        schema.upgrade(database)
-        with database.begin() as connection:
-            World(connection)
-        yield database
-    finally:
-        database.close()
+from world import NODE, NOW
 
 
 def _fetcher(database: Database, port: int, **more: Any) -> Fetcher:
     opened = functools.partial(
         pop3.open, host="127.0.0.1", port=port, tls="insecure", username="bounces", password="secret"
     )
-    parts = {
-        "database": database,
-        "open": opened,
-        "store": "main",
-        "store_id": 1,
-        "poll": timedelta(seconds=1),
-        "delete": True,
-        "budget_octets": 10**9,
-        "lease": Lease(database, "fetching main", node_id=NODE),
-        "arrived": lambda: None,
-        "clock": lambda: NOW,
-    }
-    return Fetcher(fetcher.Parts(**{**parts, **more}))
-
-
-def _kept(database: Database) -> list[bytes]:
-    """Return what is kept, in order."""
-    with database.look() as connection:
-        ids = connection.execute(sa.select(tables.inbound_mail.c.id).order_by("id")).scalars().all()
-        return [inbound_mail.raw(connection, mail_id) for mail_id in ids]
-
-
-def _mails(database: Database) -> list[Any]:
-    with database.look() as connection:
-        return list(connection.execute(sa.select(tables.inbound_mail).order_by("id")))
+    return inbox.fetcher_of(database, opened, **{"poll": timedelta(seconds=1), **more})
 
 
 @asynccontextmanager
 async def _mailbox(count: int) -> AsyncIterator[Simulator]:
     async with Simulator() as simulator:
         for number in range(count):
-            simulator.maildrop.put(_MAIL % number)
+            simulator.maildrop.put(inbox.MAIL % number)
         yield simulator
 
 
@@ -91,21 +54,21 @@ async def _mailbox(count: int) -> AsyncIterator[Simulator]:
 def test_a_mail_is_kept_as_it_was_and_then_deleted(database_url: str) -> None:
     async def main() -> None:
         arrivals = []
-        with _database(database_url) as database:
+        with inbox.database_at(database_url) as database:
             async with _mailbox(3) as simulator:
                 more = await _fetcher(
                     database, simulator.pop3_port, arrived=lambda: arrivals.append(1)
                 ).fetch()
                 assert (more, len(simulator.maildrop), arrivals) == (False, 0, [1])
-            assert _kept(database) == [_MAIL % number for number in range(3)]
-            assert {(mail.state, mail.attempts) for mail in _mails(database)} == {("new", 0)}
+            assert inbox.kept(database) == [inbox.MAIL % number for number in range(3)]
+            assert {(mail.state, mail.attempts) for mail in inbox.mails(database)} == {("new", 0)}
 
     asyncio.run(main())
 
 
 def test_a_full_mailbox_is_emptied_batch_by_batch(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with _mailbox(450) as simulator:
                 fetch = _fetcher(database, simulator.pop3_port).fetch
                 left = []
@@ -113,28 +76,28 @@ def test_a_full_mailbox_is_emptied_batch_by_batch(sqlite_url: str) -> None:
                     left.append(len(simulator.maildrop))
                 assert left == [250, 50]
                 assert len(simulator.maildrop) == 0
-            assert len(_kept(database)) == 450
+            assert len(inbox.kept(database)) == 450
 
     asyncio.run(main())
 
 
 def test_what_stays_in_the_mailbox_is_fetched_once(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with _mailbox(2) as simulator:
                 fetch = _fetcher(database, simulator.pop3_port, delete=False).fetch
                 await fetch()
-                simulator.maildrop.put(_MAIL % 2)
+                simulator.maildrop.put(inbox.MAIL % 2)
                 await fetch()
                 assert len(simulator.maildrop) == 3
-            assert _kept(database) == [_MAIL % number for number in range(3)]
+            assert inbox.kept(database) == [inbox.MAIL % number for number in range(3)]
 
     asyncio.run(main())
 
 
 def test_the_uid_of_a_mail_that_is_gone_may_be_given_to_another(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             for text in (b"one", b"two"):  # the same uids again
                 mail = b"+OK\r\nA: 1\r\n\r\n%b\r\n.\r\n" % text
                 script = {
@@ -145,7 +108,7 @@ def test_the_uid_of_a_mail_that_is_gone_may_be_given_to_another(sqlite_url: str)
                 async with ScriptedPop3(script) as server:
                     await _fetcher(database, server.port).fetch()
                     assert "DELE 1" in server.heard
-            assert [content[-5:] for content in _kept(database)] == [b"one\r\n", b"two\r\n"]
+            assert [content[-5:] for content in inbox.kept(database)] == [b"one\r\n", b"two\r\n"]
 
     asyncio.run(main())
 
@@ -153,26 +116,26 @@ def test_the_uid_of_a_mail_that_is_gone_may_be_given_to_another(sqlite_url: str)
 @pytest.mark.parametrize("delete", [True, False], ids=["delete", "keep"])
 def test_two_mails_that_share_a_uid_are_both_kept(sqlite_url: str, delete: bool) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with ScriptedPop3({"UIDL": b"+OK\r\n1 same\r\n2 same\r\n.\r\n"}) as server:
                 fetch = _fetcher(database, server.port, delete=delete).fetch
                 await fetch()
                 await fetch()  # again, since it is not known which of them is which
-            assert [content[-5:] for content in _kept(database)] == [b"one\r\n", b"two\r\n"]
+            assert [content[-5:] for content in inbox.kept(database)] == [b"one\r\n", b"two\r\n"]
 
     asyncio.run(main())
 
 
 def test_what_the_server_will_not_hand_over_is_left_there(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with ScriptedPop3({"RETR 1": b"-ERR broken\r\n"}) as server:
                 assert not await _fetcher(database, server.port).fetch()
                 assert [each for each in server.heard if each.startswith(("DELE", "QUIT"))] == [
                     "DELE 2",
                     "QUIT",
                 ]
-            assert len(_kept(database)) == 1
+            assert len(inbox.kept(database)) == 1
 
     asyncio.run(main())
 
@@ -187,14 +150,14 @@ def test_what_the_server_will_not_hand_over_is_left_there(sqlite_url: str) -> No
 )
 def test_trouble_ends_without_a_quit(sqlite_url: str, script: dict[str, Any]) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with ScriptedPop3(script) as server:
                 with pytest.raises(MailboxError):
                     await _fetcher(database, server.port).fetch()
                 assert "QUIT" not in server.heard
             async with ScriptedPop3() as server:
                 await _fetcher(database, server.port).fetch()
-            assert len(_kept(database)) == 2
+            assert len(inbox.kept(database)) == 2
 
     asyncio.run(main())
 
@@ -202,13 +165,13 @@ def test_trouble_ends_without_a_quit(sqlite_url: str, script: dict[str, Any]) ->
 @pytest.mark.parametrize("answer", [b"-ERR some were not removed\r\n", HANG_UP], ids=["refused", "lost"])
 def test_a_quit_that_fails_is_no_trouble_and_the_mail_counts_once(sqlite_url: str, answer: Any) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with ScriptedPop3({"QUIT": answer}) as server:
                 fetch = _fetcher(database, server.port).fetch
                 assert not await fetch()
                 assert not await fetch()
                 assert server.heard.count("QUIT") == 2
-            assert len(_kept(database)) == 2
+            assert len(inbox.kept(database)) == 2
 
     asyncio.run(main())
 
@@ -217,7 +180,7 @@ def test_nothing_is_deleted_that_could_not_be_committed(sqlite_url: str) -> None
     """The disk is full: SQLite may not grow by one page more."""
 
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             await database.run(
                 lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 1").close()
             )
@@ -226,14 +189,14 @@ def test_nothing_is_deleted_that_could_not_be_committed(sqlite_url: str) -> None
                 with pytest.raises(DatabaseError, match="full"):
                     await _fetcher(database, simulator.pop3_port).fetch()
                 assert len(simulator.maildrop) == 2
-            assert _kept(database) == []
+            assert inbox.kept(database) == []
 
     asyncio.run(main())
 
 
 def test_nothing_is_deleted_while_the_database_is_locked(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with ScriptedPop3() as server:
                 with contextlib.closing(sqlite3.connect(str(database.path), isolation_level=None)) as other:
                     other.execute("BEGIN IMMEDIATE")
@@ -245,34 +208,36 @@ def test_nothing_is_deleted_while_the_database_is_locked(sqlite_url: str) -> Non
                     other.execute("ROLLBACK")
                 await fetching
                 assert server.heard[-3:] == ["DELE 1", "DELE 2", "QUIT"]
-            assert len(_kept(database)) == 2
+            assert len(inbox.kept(database)) == 2
 
     asyncio.run(main())
 
 
 def test_when_the_budget_is_used_up_nothing_is_fetched_or_deleted(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with _mailbox(2) as simulator:
                 fetch = _fetcher(database, simulator.pop3_port, budget_octets=1).fetch
                 await fetch()
-                simulator.maildrop.put(_MAIL % 2)
+                simulator.maildrop.put(inbox.MAIL % 2)
                 assert not await fetch()
                 assert len(simulator.maildrop) == 1
-            assert len(_kept(database)) == 2
+            assert len(inbox.kept(database)) == 2
 
     asyncio.run(main())
 
 
 def test_a_mailbox_that_is_down_is_tried_again_until_stopped(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with ScriptedPop3({"PASS": b"-ERR [IN-USE] locked\r\n"}) as server:
                 stopping = asyncio.Event()
                 running = asyncio.create_task(_fetcher(database, server.port).run(stopping))
                 await server.hears("PASS")
                 stopping.set()
                 await running
+            assert "QUIT" not in server.heard
+            assert inbox.mails(database) == []
 
     asyncio.run(main())
 
@@ -324,11 +289,11 @@ async def _record_all(one: Recorder, database: Database) -> None:
 
 def test_mail_is_read_in_batches_and_only_once(database_url: str) -> None:
     async def main() -> None:
-        with _database(database_url) as database:
-            _arrive(database, *(_MAIL % number for number in range(130)))
+        with inbox.database_at(database_url) as database:
+            _arrive(database, *(inbox.MAIL % number for number in range(130)))
             async with _recording(database) as (one, _):
                 assert [await one.record() for _ in range(3)] == [100, 30, 0]
-            mails = _mails(database)
+            mails = inbox.mails(database)
             assert {(mail.state, mail.attempts, mail.kind) for mail in mails} == {("read", 1, Kind.ORDINARY)}
             assert mails[7].subject == "mail 7"
 
@@ -337,31 +302,33 @@ def test_mail_is_read_in_batches_and_only_once(database_url: str) -> None:
 
 def test_a_mail_that_takes_too_long_is_set_aside_and_the_rest_goes_on(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
-            _arrive(database, _HEAVY, _MAIL % 1)
+        with inbox.database_at(sqlite_url) as database:
+            _arrive(database, _HEAVY, inbox.MAIL % 1)
             async with _recording(database, seconds=0.0) as (one, reader):
-                await reader.read(_MAIL % 0)  # to start a worker takes its time, which is no mail's fault
+                await reader.read(
+                    inbox.MAIL % 0
+                )  # to start a worker takes its time, which is no mail's fault
                 seen = []
                 while await one.record():
-                    seen.append([(mail.state, mail.attempts) for mail in _mails(database)])
+                    seen.append([(mail.state, mail.attempts) for mail in inbox.mails(database)])
                 assert seen == [
                     [("new", 1), ("read", 1)],
                     [("new", 2), ("read", 1)],
                     [("poison", 3), ("read", 1)],
                 ]
-            poison, _ = _mails(database)
+            poison, _ = inbox.mails(database)
             assert (poison.state, poison.why) == ("poison", "reading it failed 2 times")
-            assert _kept(database)[0] == _HEAVY, "it is kept, for a person to see"
+            assert inbox.kept(database)[0] == _HEAVY, "it is kept, for a person to see"
 
     asyncio.run(main())
 
 
 def test_a_reader_that_is_killed_costs_one_try_and_is_replaced(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
-            _arrive(database, _HEAVY, _MAIL % 1)
+        with inbox.database_at(sqlite_url) as database:
+            _arrive(database, _HEAVY, inbox.MAIL % 1)
             async with _recording(database) as (one, reader):
-                await reader.read(_MAIL % 1)
+                await reader.read(inbox.MAIL % 1)
                 process = reader._process
                 assert process is not None
                 assert process.pid is not None
@@ -370,22 +337,25 @@ def test_a_reader_that_is_killed_costs_one_try_and_is_replaced(sqlite_url: str) 
                 await _until(database, tables.inbound_mail.c.attempts == 1)
                 os.kill(process.pid, signal.SIGKILL)
                 assert await recording == 2
-                assert [mail.state for mail in _mails(database)] == ["new", "read"]
+                assert [mail.state for mail in inbox.mails(database)] == ["new", "read"]
                 await _record_all(one, database)
-            assert [(mail.state, mail.attempts) for mail in _mails(database)] == [("read", 2), ("read", 1)]
+            assert [(mail.state, mail.attempts) for mail in inbox.mails(database)] == [
+                ("read", 2),
+                ("read", 1),
+            ]
 
     asyncio.run(main())
 
 
 def test_mail_is_no_poison_because_the_daemon_died_while_reading_it(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
-            _arrive(database, *(_MAIL % number for number in range(5)))
+        with inbox.database_at(sqlite_url) as database:
+            _arrive(database, *(inbox.MAIL % number for number in range(5)))
             for _ in range(3):
                 await database.run(inbound_mail.take, limit=100)  # and then it died
             async with _recording(database) as (one, _):
                 await _record_all(one, database)
-            states = [mail.state for mail in _mails(database)]
+            states = [mail.state for mail in inbox.mails(database)]
             assert states[1:] == ["read"] * 4, "only the one that was alone when it died twice is suspect"
 
     asyncio.run(main())
@@ -395,11 +365,11 @@ def test_a_mail_that_nobody_understands_stays_to_be_shown(sqlite_url: str) -> No
     report = (Path(__file__).parent / "mails" / "forged.eml").read_bytes().replace(b"\n", b"\r\n")
 
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             _arrive(database, report, b"\0\xff\r\n" * 10)
             async with _recording(database) as (one, _):
                 await one.record()
-            assert [mail.state for mail in _mails(database)] == ["read", "read"]
+            assert [mail.state for mail in inbox.mails(database)] == ["read", "read"]
             with database.look() as connection:
                 dispositions = connection.execute(sa.select(tables.bounce.c.disposition)).scalars().all()
             assert set(dispositions) <= {"quarantined"}
@@ -409,16 +379,17 @@ def test_a_mail_that_nobody_understands_stays_to_be_shown(sqlite_url: str) -> No
 
 def test_a_recorder_that_waits_stops_at_once_and_wakes_for_mail(sqlite_url: str) -> None:
     async def main() -> None:
-        with _database(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database:
             async with _recording(database) as (one, _):
                 stopping = asyncio.Event()
                 running = asyncio.create_task(one.run(stopping))
                 await database.read(inbound_mail.held_octets)
-                _arrive(database, _MAIL % 0)
+                _arrive(database, inbox.MAIL % 0)
                 one.wake()
                 await _until(database, tables.inbound_mail.c.state == "read")
                 stopping.set()
                 await running
+            assert [mail.attempts for mail in inbox.mails(database)] == [1]
 
     asyncio.run(main())
 
@@ -429,7 +400,7 @@ def test_a_worker_that_needs_too_much_memory_does_not_take_the_machine_with_it()
         try:
             with pytest.raises(Unreadable, match=r"MemoryError|killed"):
                 await reader.read(b"Content-Type: text/plain\r\n\r\n" + b"x" * 900_000_000)
-            assert (await reader.read(_MAIL % 1)).subject == "mail 1"
+            assert (await reader.read(inbox.MAIL % 1)).subject == "mail 1"
         finally:
             reader.close()
 
@@ -464,7 +435,7 @@ def test_a_mailbox_and_the_reading_are_left_to_the_node_that_has_them(postgres_u
         tries = sa.select(tables.inbound_mail.c.attempts)
         assert await database.read(lambda connection: connection.execute(tries).scalars().all()) == [0]
 
-    with _database(postgres_url) as database:
+    with inbox.database_at(postgres_url) as database:
         asyncio.run(scenario(database))
 
 

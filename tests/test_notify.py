@@ -79,12 +79,16 @@ def test_the_watchdog_counts_only_for_us(
     assert Notifier().watchdog_seconds == seconds
 
 
-def test_without_systemd_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_systemd_nothing_is_said(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     Notifier().ready("nobody listens")
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(1)
 
 
 def test_a_manager_that_is_gone_does_no_harm(manager: socket.socket, tmp_path: Path) -> None:
     notifier = Notifier()
     manager.close()
     notifier.ready("nobody listens any more")
+    assert notifier.watchdog_seconds == 0.0

@@ -471,8 +471,10 @@ WORDS = "a = < -1 'x' ( ) and or not in like is null , /* :: -- between"
 @settings(deadline=None)
 @given(st.text(max_size=40) | st.lists(st.sampled_from(WORDS.split()), max_size=12).map(" ".join))
 def test_any_text_is_parsed_or_refused(condition):
+    parsed = None
     with contextlib.suppress(InputError):  # anything else fails the test
-        segment.parse(condition)
+        parsed = segment.parse(condition)
+    assert parsed is None or str(parsed)
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=3, max_size=20))
