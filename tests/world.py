@@ -17,6 +17,7 @@ from mailbound.database import (
     audience,
     changes,
     deliveries,
+    nodes,
     outcomes,
     runs,
     schema,
@@ -44,7 +45,7 @@ class World:
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
         self.stores = stores.keep(connection, ["main", "other"])
-        connection.execute(tables.node.insert().values(name="test", started_at=NOW, seen_at=NOW))
+        nodes.join(connection, "test", now=NOW)  # alive by the database's clock, whatever day it is
 
     def person(
         self, name: str, *, address: str | None = None, opted_in: bool | None = True, **attributes: Any
