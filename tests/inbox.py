@@ -1,18 +1,20 @@
-"""A database beside a mailbox: what a test of fetching needs, whichever protocol the mailbox speaks."""
+"""A database beside a mailbox: what tests of fetching and reading need, whichever protocol the mailbox speaks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
+from mailbound import classify, config
 from mailbound.database import inbound_mail, schema, tables
 from mailbound.database.engine import Database
+from mailbound.database.inbound_mail import Arrival
 from mailbound.database.leases import Lease
-from mailbound.inbound import Fetcher, fetcher
+from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
 from world import NODE, NOW, World
 
 MAIL = b"From: anna@example.org\r\nSubject: mail %d\r\n\r\nHello\r\n"
@@ -59,3 +61,39 @@ def mails(database: Database) -> list[Any]:
     """Return the rows of what is kept, in order."""
     with database.look() as connection:
         return list(connection.execute(sa.select(tables.inbound_mail).order_by("id")))
+
+
+@asynccontextmanager
+async def recording(database: Database, *, seconds: float = 10.0) -> AsyncIterator[tuple[Recorder, Reader]]:
+    """Give a recorder whose reader may take so long for a mail."""
+    reader = Reader(seconds=seconds)
+    parts = recorder.Parts(
+        database=database,
+        reader=reader,
+        rules=classify.Rules.load(),
+        limits=config.Policy(),
+        keep_for=timedelta(days=90),
+        lease=Lease(database, "reading", node_id=NODE),
+        clock=lambda: NOW,
+    )
+    try:
+        yield Recorder(parts), reader
+    finally:
+        reader.close()
+
+
+def arrive(database: Database, *contents: bytes) -> None:
+    """Keep some mails as if they had been fetched."""
+    with database.begin() as connection:
+        arrivals = [
+            Arrival(f"uid-{number}", content, len(content), truncated=False)
+            for number, content in enumerate(contents)
+        ]
+        assert inbound_mail.keep(connection, 1, arrivals, now=NOW) == len(contents)
+
+
+async def record_all(one: Recorder, database: Database) -> None:
+    """Read until nothing is new."""
+    unread = sa.select(tables.inbound_mail.c.id).where(tables.inbound_mail.c.state == "new")
+    while await database.read(lambda connection: connection.execute(unread).first()):
+        await one.record()

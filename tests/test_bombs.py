@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-import test_inbound as inbound
+import inbox
 from mailbound.model import Kind
 from mailbound.reading import dsn, read
 
@@ -95,12 +95,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[st
     """Return what became of each bomb, of the reports between them, and the longest pause of the loop."""
 
     async def main() -> tuple[list[Any], float]:
-        with inbound._database(f"sqlite:///{tmp_path_factory.mktemp('bombs')}/mailbound.db") as database:
-            inbound._arrive(database, *(content for bomb in BOMBS.values() for content in (bomb, _REPORT)))
-            async with inbound._recording(database, seconds=_SECONDS) as (one, _), _heartbeat() as beats:
-                await inbound._record_all(one, database)
+        with inbox.database_at(f"sqlite:///{tmp_path_factory.mktemp('bombs')}/mailbound.db") as database:
+            inbox.arrive(database, *(content for bomb in BOMBS.values() for content in (bomb, _REPORT)))
+            async with inbox.recording(database, seconds=_SECONDS) as (one, _), _heartbeat() as beats:
+                await inbox.record_all(one, database)
             pauses = [after - before for before, after in itertools.pairwise(beats)]
-            return inbound._mails(database), max(pauses)
+            return inbox.mails(database), max(pauses)
 
     mails, pause = asyncio.run(main())
     return dict(zip(BOMBS, mails[::2], strict=True)), mails[1::2], pause
@@ -128,15 +128,15 @@ def test_the_loop_is_awake_while_bombs_are_read(recorded) -> None:
 
 def test_the_loop_is_awake_while_a_reader_hangs(sqlite_url: str) -> None:
     async def main() -> None:
-        with inbound._database(sqlite_url) as database:
-            inbound._arrive(database, _REPORT, _REPORT + b"\n")
-            async with inbound._recording(database, seconds=1.0) as (one, reader):
+        with inbox.database_at(sqlite_url) as database:
+            inbox.arrive(database, _REPORT, _REPORT + b"\n")
+            async with inbox.recording(database, seconds=1.0) as (one, reader):
                 await reader.read(_REPORT)
                 assert reader._process is not None
                 os.kill(reader._process.pid, signal.SIGSTOP)
                 async with _heartbeat() as beats:
                     assert await one.record() == 2
                 assert len(beats) > 10, "it may be late, but it is not asleep for the whole second"
-            assert [mail.state for mail in inbound._mails(database)] == ["new", "read"]
+            assert [mail.state for mail in inbox.mails(database)] == ["new", "read"]
 
     asyncio.run(main())

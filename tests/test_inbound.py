@@ -18,19 +18,17 @@ import pytest
 import sqlalchemy as sa
 
 import inbox
-from mailbound import classify, config, mailbox
+from mailbound import mailbox
 from mailbound.database import inbound_mail, leases, nodes, tables
 from mailbound.database.engine import Database
-from mailbound.database.inbound_mail import Arrival
-from mailbound.database.leases import Lease
 from mailbound.errors import DatabaseError, MailboxError
-from mailbound.inbound import Fetcher, Reader, Recorder, recorder
+from mailbound.inbound import Fetcher, Reader
 from mailbound.inbound.reader import Unreadable
 from mailbound.mailbox import pop3
 from mailbound.model import Kind
 from mailbound.simulator import Simulator
 from scripted_pop3 import HANG_UP, ScriptedPop3
-from world import NODE, NOW
+from world import NOW
 
 
 def _fetcher(database: Database, port: int, **more: Any) -> Fetcher:
@@ -247,33 +245,6 @@ def test_a_mailbox_that_is_down_is_tried_again_until_stopped(sqlite_url: str) ->
 _HEAVY = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n" * 200_000
 
 
-@asynccontextmanager
-async def _recording(database: Database, *, seconds: float = 10.0) -> AsyncIterator[tuple[Recorder, Reader]]:
-    reader = Reader(seconds=seconds)
-    parts = recorder.Parts(
-        database=database,
-        reader=reader,
-        rules=classify.Rules.load(),
-        limits=config.Policy(),
-        keep_for=timedelta(days=90),
-        lease=Lease(database, "reading", node_id=NODE),
-        clock=lambda: NOW,
-    )
-    try:
-        yield Recorder(parts), reader
-    finally:
-        reader.close()
-
-
-def _arrive(database: Database, *contents: bytes) -> None:
-    with database.begin() as connection:
-        arrivals = [
-            Arrival(f"uid-{number}", content, len(content), truncated=False)
-            for number, content in enumerate(contents)
-        ]
-        assert inbound_mail.keep(connection, 1, arrivals, now=NOW) == len(contents)
-
-
 async def _until(database: Database, condition: sa.ColumnElement[bool]) -> None:
     """Wait until it holds for some mail."""
     query = sa.select(tables.inbound_mail.c.id).where(condition)
@@ -281,17 +252,11 @@ async def _until(database: Database, condition: sa.ColumnElement[bool]) -> None:
         pass  # reading lets the others run
 
 
-async def _record_all(one: Recorder, database: Database) -> None:
-    unread = sa.select(tables.inbound_mail.c.id).where(tables.inbound_mail.c.state == "new")
-    while await database.read(lambda connection: connection.execute(unread).first()):
-        await one.record()
-
-
 def test_mail_is_read_in_batches_and_only_once(database_url: str) -> None:
     async def main() -> None:
         with inbox.database_at(database_url) as database:
-            _arrive(database, *(inbox.MAIL % number for number in range(130)))
-            async with _recording(database) as (one, _):
+            inbox.arrive(database, *(inbox.MAIL % number for number in range(130)))
+            async with inbox.recording(database) as (one, _):
                 assert [await one.record() for _ in range(3)] == [100, 30, 0]
             mails = inbox.mails(database)
             assert {(mail.state, mail.attempts, mail.kind) for mail in mails} == {("read", 1, Kind.ORDINARY)}
@@ -303,8 +268,8 @@ def test_mail_is_read_in_batches_and_only_once(database_url: str) -> None:
 def test_a_mail_that_takes_too_long_is_set_aside_and_the_rest_goes_on(sqlite_url: str) -> None:
     async def main() -> None:
         with inbox.database_at(sqlite_url) as database:
-            _arrive(database, _HEAVY, inbox.MAIL % 1)
-            async with _recording(database, seconds=0.0) as (one, reader):
+            inbox.arrive(database, _HEAVY, inbox.MAIL % 1)
+            async with inbox.recording(database, seconds=0.0) as (one, reader):
                 await reader.read(
                     inbox.MAIL % 0
                 )  # to start a worker takes its time, which is no mail's fault
@@ -326,8 +291,8 @@ def test_a_mail_that_takes_too_long_is_set_aside_and_the_rest_goes_on(sqlite_url
 def test_a_reader_that_is_killed_costs_one_try_and_is_replaced(sqlite_url: str) -> None:
     async def main() -> None:
         with inbox.database_at(sqlite_url) as database:
-            _arrive(database, _HEAVY, inbox.MAIL % 1)
-            async with _recording(database) as (one, reader):
+            inbox.arrive(database, _HEAVY, inbox.MAIL % 1)
+            async with inbox.recording(database) as (one, reader):
                 await reader.read(inbox.MAIL % 1)
                 process = reader._process
                 assert process is not None
@@ -338,7 +303,7 @@ def test_a_reader_that_is_killed_costs_one_try_and_is_replaced(sqlite_url: str) 
                 os.kill(process.pid, signal.SIGKILL)
                 assert await recording == 2
                 assert [mail.state for mail in inbox.mails(database)] == ["new", "read"]
-                await _record_all(one, database)
+                await inbox.record_all(one, database)
             assert [(mail.state, mail.attempts) for mail in inbox.mails(database)] == [
                 ("read", 2),
                 ("read", 1),
@@ -350,11 +315,11 @@ def test_a_reader_that_is_killed_costs_one_try_and_is_replaced(sqlite_url: str) 
 def test_mail_is_no_poison_because_the_daemon_died_while_reading_it(sqlite_url: str) -> None:
     async def main() -> None:
         with inbox.database_at(sqlite_url) as database:
-            _arrive(database, *(inbox.MAIL % number for number in range(5)))
+            inbox.arrive(database, *(inbox.MAIL % number for number in range(5)))
             for _ in range(3):
                 await database.run(inbound_mail.take, limit=100)  # and then it died
-            async with _recording(database) as (one, _):
-                await _record_all(one, database)
+            async with inbox.recording(database) as (one, _):
+                await inbox.record_all(one, database)
             states = [mail.state for mail in inbox.mails(database)]
             assert states[1:] == ["read"] * 4, "only the one that was alone when it died twice is suspect"
 
@@ -366,8 +331,8 @@ def test_a_mail_that_nobody_understands_stays_to_be_shown(sqlite_url: str) -> No
 
     async def main() -> None:
         with inbox.database_at(sqlite_url) as database:
-            _arrive(database, report, b"\0\xff\r\n" * 10)
-            async with _recording(database) as (one, _):
+            inbox.arrive(database, report, b"\0\xff\r\n" * 10)
+            async with inbox.recording(database) as (one, _):
                 await one.record()
             assert [mail.state for mail in inbox.mails(database)] == ["read", "read"]
             with database.look() as connection:
@@ -380,11 +345,11 @@ def test_a_mail_that_nobody_understands_stays_to_be_shown(sqlite_url: str) -> No
 def test_a_recorder_that_waits_stops_at_once_and_wakes_for_mail(sqlite_url: str) -> None:
     async def main() -> None:
         with inbox.database_at(sqlite_url) as database:
-            async with _recording(database) as (one, _):
+            async with inbox.recording(database) as (one, _):
                 stopping = asyncio.Event()
                 running = asyncio.create_task(one.run(stopping))
                 await database.read(inbound_mail.held_octets)
-                _arrive(database, inbox.MAIL % 0)
+                inbox.arrive(database, inbox.MAIL % 0)
                 one.wake()
                 await _until(database, tables.inbound_mail.c.state == "read")
                 stopping.set()
@@ -419,8 +384,8 @@ def test_a_mailbox_and_the_reading_are_left_to_the_node_that_has_them(postgres_u
             raise MailboxError("it is open enough for this test")
 
         await database.run(_take_all)
-        _arrive(database, b"Subject: hello\r\n\r\nHello\r\n")
-        async with _recording(database) as (one, _):
+        inbox.arrive(database, b"Subject: hello\r\n\r\nHello\r\n")
+        async with inbox.recording(database) as (one, _):
             for loop in (_fetcher(database, 0, open=open_mailbox), one):
                 stopping = asyncio.Event()
                 running = asyncio.create_task(loop.run(stopping))
