@@ -59,7 +59,8 @@ class Fleet:
         self.age(node_id, "seen_at")
         self.desk.wait(lambda: self.desk.rows(there)[0].lost_at is not None, "it to be given up")
         self.age(node_id, "lost_at")
-        self.desk.wait(lambda: not self.desk.rows(there), "what it had marked to be taken over")
+        # A transaction that was cut off holds its rows until the server ends it, half a minute later.
+        self.desk.wait(lambda: not self.desk.rows(there), "what it had marked to be taken over", seconds=150)
 
     def leases(self, work: str) -> list[int]:
         """Return the nodes that took a lease, the earliest first."""

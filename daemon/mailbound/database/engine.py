@@ -234,6 +234,9 @@ def _prepare_postgresql(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: object) -> None:
         connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
+        # Of half a command that timer knows nothing; the server must find out for itself that we are gone.
+        for name in ("keepalives_idle", "keepalives_interval", "keepalives_count"):
+            connection.execute(f"SET tcp_{name} = {_TCP[name]}")
         connection.commit()
 
 
