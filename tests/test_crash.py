@@ -52,7 +52,6 @@ _IN_DOUBT = {
 }
 _POINTS = {**_BEFORE_THE_DOT, **_IN_DOUBT}
 
-_SYSCALLS = [f"fdatasync:{count}" for count in (3, 8, 13, 21)] + ["pwrite64:89"]
 """Before which call of a thread: a commit that is not durable, a write-ahead log cut off anywhere."""
 
 
@@ -188,16 +187,6 @@ def test_a_kill_at_a_commit_leaves_in_doubt_only_what_was_marked(
         assert in_doubt <= _CONNECTIONS
         sent_before = len(relay.ledger())
         assert sent_before <= box.counts("spring")["accepted"] + in_doubt
-        _finish(box)
-        _check(box, relay, in_doubt="resend")
-
-
-@pytest.mark.parametrize("call", _SYSCALLS)
-def test_a_kill_before_any_system_call_leaves_nothing_broken(
-    tmp_path: Path, sqlite_url: str, call: str
-) -> None:
-    with _run_to_be(tmp_path, sqlite_url) as (box, relay):
-        _launch_doomed(box, call)
         _finish(box)
         _check(box, relay, in_doubt="resend")
 
