@@ -52,8 +52,6 @@ _IN_DOUBT = {
 }
 _POINTS = {**_BEFORE_THE_DOT, **_IN_DOUBT}
 
-"""Before which call of a thread: a commit that is not durable, a write-ahead log cut off anywhere."""
-
 
 @contextmanager
 def _run_to_be(
