@@ -7,6 +7,7 @@ import email
 import email.header
 import email.policy
 import email.utils
+import quopri
 import re
 from datetime import UTC, datetime
 
@@ -66,7 +67,7 @@ def composed(  # every argument has a default, so that a test names only what it
     return message.compose(
         Sender.of_store(**STORE | store),
         to,
-        Rendered(subject, text, html),
+        Rendered(subject, [text], None if html is None else [html]),
         enclosures,
         message_id=message_id,
         date=DATE,
@@ -157,7 +158,7 @@ def test_a_feedback_id_stays_as_it_is():
     octets = message.compose(
         sender,
         Mailbox("b@example.com"),
-        Rendered("s", "t", None),
+        Rendered("s", ["t"], None),
         Enclosures(),
         message_id="1@example.com",
         date=DATE,
@@ -357,7 +358,7 @@ def structure(part):
 def test_the_parts_are_nested_as_readers_expect(html, inline, attachments, expected):
     image = (parts.file("logo.png", PNG, "logo@inline.invalid"),) if inline else ()
     paper = (parts.file("list.pdf", b"%PDF", None),) if attachments else ()
-    octets = composed(html=html, enclosures=Enclosures(image, paper))
+    octets = composed(html=html, enclosures=Enclosures(inline=image, attachments=paper))
     assert_is_proper(octets)
     found = parsed(octets)
     assert structure(found) == expected
@@ -441,8 +442,21 @@ def test_an_attachment_has_a_type_that_base64_is_allowed_for(name, expected):
     assert parsed(parts.file(name, b"x", None)).get_content_type() == expected
 
 
-@given(st.text(alphabet=st.sampled_from("ab =.\t\n\r\x0cé€xxxxx"), max_size=400))
-def test_a_text_encoded_line_by_line_is_the_text_encoded_as_a_whole(content: str) -> None:
+PIECE = st.text(alphabet=st.sampled_from("ab =.\t\n\r\x0cé€xxxxx"), max_size=200)
+
+
+@given(st.lists(st.tuples(PIECE, st.booleans()), max_size=5))
+@example([("x" * 75 + ".x\n", True)])  # a line that is broken before a dot
+@example([("x\r", False), ("\nx", True)])
+def test_a_text_encoded_in_pieces_is_the_text_encoded_as_a_whole(pieces: list[tuple[str, bool]]) -> None:
+    encoder = parts.Text("plain", [piece for piece, constant in pieces if constant])
+    encoded = encoder.encode([piece for piece, _ in pieces]).partition(b"\r\n\r\n")[2]
+    content = "".join(piece for piece, _ in pieces)
     octets = content.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n").encode()
-    whole = binascii.b2a_qp(octets if octets.endswith(b"\r\n") else octets + b"\r\n", istext=True)
-    assert parts.text("plain", content).partition(b"\r\n\r\n")[2] == whole
+    octets = octets if octets.endswith(b"\r\n") else octets + b"\r\n"
+    assert quopri.decodestring(encoded) == octets
+    lines = encoded.split(b"\r\n")
+    assert all(len(line) <= 76 and not line.startswith(b".") for line in lines)
+    assert not any(line.endswith((b" ", b"\t")) for line in lines)
+    if b"." not in octets:
+        assert encoded == binascii.b2a_qp(octets, istext=True)

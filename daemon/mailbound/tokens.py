@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -32,6 +33,9 @@ LOCAL_PART_LIMIT = 64 - LENGTH - 1
 
 _CONTEXT = b"mailbound/1"
 _EPOCH = date(1970, 1, 1)
+_PAIRS = tuple(map("".join, itertools.product("abcdefghijklmnopqrstuvwxyz234567", repeat=2)))
+_SHIFTS = tuple(range(190, -1, -10))
+"""Two characters for ten bits at once: `base64` takes three times as long, and each letter has four tokens."""
 
 
 class Purpose(IntEnum):
@@ -128,7 +132,8 @@ def _head(key: Key, purpose: Purpose, subject: int) -> bytes:
 
 
 def _sign(key: Key, head: bytes) -> str:
-    return base64.b32encode(head + _tag(key, head)).decode("ascii").lower()
+    number = int.from_bytes(head + _tag(key, head), "big")
+    return "".join([_PAIRS[number >> shift & 0x3FF] for shift in _SHIFTS])
 
 
 def _tag(key: Key, head: bytes) -> bytes:

@@ -5,6 +5,7 @@ What is the same for all messages of a store or a template is made once: `Sender
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import format_datetime
@@ -36,7 +37,7 @@ class Sender:
     list_id: str
     list_name: str = ""
     feedback_id: str = ""
-    _fields: tuple[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
+    _fields: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Write the fields that are the same in all its messages."""
@@ -53,8 +54,7 @@ class Sender:
         if self.feedback_id:
             written.append(headers.field("Feedback-ID", _ascii(self.feedback_id, "Feedback-ID")))
             names.append(b"Feedback-ID")
-        block = headers.verify(b"".join(written), names)
-        object.__setattr__(self, "_fields", (block, names))
+        object.__setattr__(self, "_fields", headers.verify(b"".join(written), names))
 
     @classmethod
     def of_store(cls, *, name: str, own: str | None, inbound: str, outbound: str, list_id: str) -> Self:
@@ -81,15 +81,19 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Enclosures:
-    """A template's images and attachments, encoded."""
+    """What all messages of a template carry, encoded: its texts, images and attachments."""
 
+    plain: parts.Text = field(default_factory=lambda: parts.Text("plain", ()))
+    html: parts.Text = field(default_factory=lambda: parts.Text("html", ()))
     inline: tuple[bytes, ...] = ()
     attachments: tuple[bytes, ...] = ()
 
 
 def enclose(template: Template) -> Enclosures:
-    """Return what all messages of `template` carry. Raises MessageFault for a name that cannot be written."""
+    """Return what all messages of `template` carry. Raises MessageFault for what cannot be written."""
     return Enclosures(
+        parts.Text("plain", template.constants),
+        parts.Text("html", template.constants),
         tuple(parts.file(file.name, file.content, file.content_id) for file in template.inline),
         tuple(parts.file(file.name, file.content, None) for file in template.attachments),
     )
@@ -101,7 +105,7 @@ _CONSTANT = (
     b"X-Auto-Response-Suppress: OOF, AutoReply\r\n"
     b"MIME-Version: 1.0\r\n"
 )
-_CONSTANT_NAMES = [b"Auto-Submitted", b"Precedence", b"X-Auto-Response-Suppress", b"MIME-Version"]
+_OWN_NAMES = [b"To", b"Subject", b"Message-ID", b"List-Unsubscribe"]
 
 
 def compose(
@@ -118,23 +122,31 @@ def compose(
 
     `message_id` is the same at each attempt; `date` is aware, the time of submission (RFC 5322 §3.6.1).
     """
-    fields, names = sender._fields
     links = [unsubscribe.https, unsubscribe.mailto] if unsubscribe.https else [unsubscribe.mailto]
-    block = [
-        headers.field("Date", format_datetime(date)),
-        fields,
+    own = [
         headers.field("To", _mailbox(to, len("To: "))),
         headers.text("Subject", rendered.subject),
         headers.field("Message-ID", headers.message_id(message_id)),
         headers.field("List-Unsubscribe", headers.uris(links)),
     ]
-    names = [b"Date", *names, b"To", b"Subject", b"Message-ID", b"List-Unsubscribe"]
-    if unsubscribe.https:
-        block.append(b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n")
-        names.append(b"List-Unsubscribe-Post")
-    block.append(_CONSTANT)
-    header = headers.verify(b"".join(block), names + _CONSTANT_NAMES)
-    return header + parts.body(rendered.text, rendered.html, enclosures.inline, enclosures.attachments)
+    header = b"".join(
+        (
+            _date(date.replace(microsecond=0)),
+            sender._fields,
+            headers.verify(b"".join(own), _OWN_NAMES),
+            b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n" if unsubscribe.https else b"",
+            _CONSTANT,
+        )
+    )
+    html = None if rendered.html_pieces is None else enclosures.html.encode(rendered.html_pieces)
+    return header + parts.body(
+        enclosures.plain.encode(rendered.text_pieces), html, enclosures.inline, enclosures.attachments
+    )
+
+
+@functools.lru_cache(4)
+def _date(date: datetime) -> bytes:
+    return headers.field("Date", format_datetime(date))
 
 
 def _mailbox(mailbox: Mailbox, used: int) -> str:

@@ -40,6 +40,8 @@ class MessageFault(InputError):
 
 def field(name: str, value: str) -> bytes:
     """Return a header field whose value is structured already; it is folded at its spaces."""
+    if len(name) + len(value) + 2 <= _WIDTH:
+        return f"{name}: {value}\r\n".encode()
     lines = [f"{name}:"]
     for word in value.split(" "):
         if len(lines[-1]) + 1 + len(word) > _WIDTH and word and lines[-1].strip(" ") not in {"", f"{name}:"}:
@@ -149,11 +151,14 @@ def _is_plain(value: str) -> bool:
 def _encoded_words(value: str, *, used: int) -> Iterator[str]:
     """Yield encoded words of whole characters; base64 where that is shorter."""
     octets = value.encode()
-    q_size = sum(_Q_SIZES[octet] for octet in octets)
+    q_size = sum(map(_Q_SIZES.__getitem__, octets))
     encode, sizes, per_room = (
         (_as_q, _q_sizes, 1.0) if q_size <= len(octets) * 4 / 3 + 4 else (_as_b, _b_sizes, 0.75)
     )
     room = max(min(_ENCODED_WORD, _WIDTH - used - 1), 30) - len("=?utf-8?q??=")
+    if q_size <= room // 4 * 4 and encode is _as_q:
+        yield _as_q(value)
+        return
     start = taken = 0
     for position, size in enumerate(sizes(value)):
         if taken + size > room // 4 * 4 * per_room:
@@ -164,7 +169,7 @@ def _encoded_words(value: str, *, used: int) -> Iterator[str]:
 
 
 def _q_sizes(value: str) -> Iterator[int]:
-    return (sum(_Q_SIZES[octet] for octet in character.encode()) for character in value)
+    return (sum(map(_Q_SIZES.__getitem__, character.encode())) for character in value)
 
 
 def _b_sizes(value: str) -> Iterator[int]:
@@ -172,7 +177,7 @@ def _b_sizes(value: str) -> Iterator[int]:
 
 
 def _as_q(value: str) -> str:
-    return f"=?utf-8?q?{''.join(_Q[octet] for octet in value.encode())}?="
+    return f"=?utf-8?q?{''.join(map(_Q.__getitem__, value.encode()))}?="
 
 
 def _as_b(value: str) -> str:

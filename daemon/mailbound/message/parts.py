@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 import mimetypes
 from collections.abc import Iterable, Sequence
 
@@ -19,33 +18,82 @@ _ALTERNATIVE = b"=_alternative"
 _types = mimetypes.MimeTypes(filenames=())  # what Python knows, whatever this host has in /etc
 _UNKNOWN = "application/octet-stream"
 
-_KNOWN = 1_000  # characters of the longest line that is kept encoded
+_TEXT_HEAD = b"Content-Type: text/%s; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+_QP_WIDTH = 76  # RFC 2045 §6.7
+_QP_PLAIN = frozenset(range(0x21, 0x7F)) - frozenset(b"=.")
 
 
-def body(plain: str, html: str | None, inline: Sequence[bytes], attachments: Sequence[bytes]) -> bytes:
+class Text:
+    """Writes text parts in quoted-printable; the texts of a template are encoded once, and then only looked up."""
+
+    def __init__(self, subtype: str, constants: Iterable[str]) -> None:
+        """Encode `constants`, which messages will hold unchanged. Raises MessageFault as `encode` does."""
+        self._subtype = subtype
+        self._head = _TEXT_HEAD % subtype.encode()
+        self._known = {text: self._cut(_newlines(text)) for text in constants if "\n" in text}
+
+    def encode(self, pieces: Sequence[str]) -> bytes:
+        """Return the part that holds `pieces`, one after the other.
+
+        No line of it begins with a dot. Raises MessageFault for what UTF-8 cannot say.
+        """
+        encoded = [self._head]
+        begun: list[str] = []  # the beginning of a line
+        for piece in pieces:
+            known = self._known.get(piece)
+            if known is None:
+                if "\r" in piece:  # its LF may stand in the next piece
+                    return self.encode([_newlines("".join(pieces))])
+                if "\n" not in piece:
+                    begun.append(piece)
+                    continue
+                known = self._cut(piece)
+            end, whole_lines, beginning = known
+            begun.append(end)
+            encoded += self._line("".join(begun)), whole_lines
+            begun = [beginning] if beginning else []
+        if begun or len(encoded) == 1:
+            encoded.append(self._line("".join(begun)))
+        return b"".join(encoded)
+
+    def _cut(self, text: str) -> tuple[str, bytes, str]:
+        """Return the end of the line that `text` begins in, the encoded lines, and the beginning of the last one."""
+        end, *lines, beginning = str.split(text, "\n")  # it may be Markup, whose own methods take their time
+        return end, b"".join(map(self._line, lines)), beginning
+
+    def _line(self, line: str) -> bytes:
+        """Return a line in quoted-printable, with its end; each is encoded for itself (RFC 2045 §6.7)."""
+        try:
+            octets = line.encode() + b"\r\n"
+        except UnicodeEncodeError:
+            raise MessageFault(f"the {self._subtype} part holds half a surrogate pair") from None
+        encoded = binascii.b2a_qp(octets, istext=True)
+        return _dotless(octets) if encoded.startswith(b".") or b"\n." in encoded else encoded
+
+
+def _dotless(line: bytes) -> bytes:
+    """Return a line in quoted-printable, its dots encoded too, so that no relay can take one for its own."""
+    lines = [b""]
+    for octet in line.removesuffix(b"\r\n"):
+        written = bytes((octet,)) if octet in _QP_PLAIN else b"=%02X" % octet
+        if len(lines[-1]) + len(written) > _QP_WIDTH - 1:
+            lines.append(b"")
+        lines[-1] += written
+    return b"=\r\n".join(lines) + b"\r\n"
+
+
+def _newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def body(plain: bytes, html: bytes | None, inline: Sequence[bytes], attachments: Sequence[bytes]) -> bytes:
     """Return the Content fields and the content: mixed around alternative around related, each if needed."""
-    part = text("plain", plain)
+    part = plain
     if html is not None:
-        rich = text("html", html)
         if inline:
-            rich = _multipart(b'related; type="text/html"', _RELATED, [rich, *inline])
-        part = _multipart(b"alternative", _ALTERNATIVE, [part, rich])  # the best comes last (RFC 2046 §5.1.4)
+            html = _multipart(b'related; type="text/html"', _RELATED, [html, *inline])
+        part = _multipart(b"alternative", _ALTERNATIVE, [part, html])  # the best comes last (RFC 2046 §5.1.4)
     return _multipart(b"mixed", _MIXED, [part, *attachments]) if attachments else part
-
-
-def text(subtype: str, content: str) -> bytes:
-    """Return a text part in quoted-printable. Raises MessageFault for what UTF-8 cannot say."""
-    if "\r" in content:
-        content = content.replace("\r\n", "\n").replace("\r", "\n")
-    head = (
-        f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
-    )
-    lines = content.removesuffix("\n").split("\n")
-    try:
-        encoded = [_known_line(line) if len(line) <= _KNOWN else _line(line) for line in lines]
-    except UnicodeEncodeError:
-        raise MessageFault(f"the {subtype} part holds half a surrogate pair") from None
-    return head.encode() + b"".join(encoded)
 
 
 def file(name: str, content: bytes, content_id: str | None) -> bytes:
@@ -62,15 +110,6 @@ def file(name: str, content: bytes, content_id: str | None) -> bytes:
         names.append(b"Content-ID")
     encoded = base64.encodebytes(content).replace(b"\n", b"\r\n")
     return headers.verify(fields, names) + b"\r\n" + encoded
-
-
-def _line(line: str) -> bytes:
-    """Return a line in quoted-printable, with its end; each line is encoded for itself (RFC 2045 §6.7)."""
-    return binascii.b2a_qp(line.encode() + b"\r\n", istext=True)
-
-
-_known_line = functools.lru_cache(4096)(_line)
-"""Most lines of a template are the same for everybody: to look them up costs a tenth of encoding them."""
 
 
 def _multipart(subtype: bytes, boundary: bytes, parts: Iterable[bytes]) -> bytes:

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
 import traceback
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jinja2
 from jinja2 import meta
@@ -34,15 +35,25 @@ _LARGEST = 25 * 1024 * 1024  # octets of all files; what relays commonly take is
 _CID = re.compile(r"""(?<=["'(])cid:([^"')]*)""")
 _MISSING = re.compile(r"('[^']*')(?: is undefined)?\Z")
 _IN_ID = re.compile(r"[A-Za-z0-9_-]+")
+_AT_ONCE = 1_000  # pieces that are measured together
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A message's subject and parts, for one recipient."""
+class Rendered(NamedTuple):
+    """A message's subject and parts, for one recipient, in the pieces that the template made them of."""
 
     subject: str
-    text: str
-    html: str | None
+    text_pieces: Sequence[str]
+    html_pieces: Sequence[str] | None
+
+    @property
+    def text(self) -> str:
+        """The plain text."""
+        return "".join(self.text_pieces)
+
+    @property
+    def html(self) -> str | None:
+        """The HTML, or None if the message has none."""
+        return None if self.html_pieces is None else "".join(self.html_pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +123,30 @@ class Template:
         """What identifies the template's content."""
         return hashlib.sha256(self.freeze()).hexdigest()
 
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """The texts that stand in the template itself: each message holds many of them, as they are."""
+        return frozenset().union(*(environment.constants for environment in self._environments))
+
     def render(self, values: Mapping[str, Any]) -> Rendered:
         """Return the message for one recipient. Raises TemplateFault, naming what is missing and where.
 
         `values` hold only what JSON can: a template may call the methods of whatever it is given.
         """
-        values = dict(values)
+        variables = {**sandbox.GLOBALS, **values}
         with sandbox.budget():
-            subject = " ".join(self._part(self._subject, values).split())
-            html = self._part(self._html, values) if self._html else None
+            subject = " ".join("".join(_part(self._subject, variables)).split())
+            html = _part(self._html, variables) if self._html else None
             if html is not None and self._inline_each:
-                html = inlining.inline(html)
-            text = plaintext.from_html(html or "") if self._text is None else self._part(self._text, values)
-        return Rendered(subject, plaintext.lay_out(text) if self._laid_out else text, html)
+                html = [inlining.inline("".join(html))]
+            text = (
+                [plaintext.from_html("".join(html or ()))]
+                if self._text is None
+                else _part(self._text, variables)
+            )
+        if self._laid_out:
+            text = [plaintext.lay_out("".join(text))]
+        return Rendered(subject, text, html)
 
     # --- compiling ----------------------------------------------------------------------------------------
 
@@ -132,11 +154,12 @@ class Template:
         html = {path: self._with_content_ids(path) for path in self._sources if path.endswith(".html")}
         source = html.get("html.html")
         inlined = inlining.inline_source(source) if source is not None else None
-        self._inline_each = inlined is None
+        self._inline_each = inlined is None and any("<style" in text for text in html.values())
         if source is not None and inlined is not None:
             html["html.html"] = inlined
         html_files = sandbox.Environment({**self._sources, **html}, html=True, trim=False)
         text_files = sandbox.Environment(self._sources, html=False)
+        self._environments = [html_files, text_files]
         for path in self._sources:
             self._compiled(html_files if path in html else text_files, path)
         self._subject = self._compiled(text_files, "subject.txt")
@@ -151,6 +174,7 @@ class Template:
         if derived is None:
             return None
         environment = sandbox.Environment({"html.html": derived}, html=False, trim=False)
+        self._environments.append(environment)
         return self._compiled(environment, "html.html")
 
     def _compiled(self, environment: sandbox.Environment, path: str) -> jinja2.Template:
@@ -202,22 +226,29 @@ class Template:
 
         return _CID.sub(replace, self._sources[path])
 
-    # --- rendering ----------------------------------------------------------------------------------------
 
-    def _part(self, template: jinja2.Template, values: dict[str, Any]) -> str:
-        try:
-            return "".join(_measured(template.root_render_func(template.new_context(values))))
-        except Exception as error:  # noqa: BLE001 - an expression can fail in as many ways as Python can
-            raise TemplateFault(_explain(error, template)) from None
+def _part(template: jinja2.Template, variables: dict[str, Any]) -> list[str]:
+    """Return the pieces that a template makes: its own texts, and what was filled in between."""
+    try:
+        # `template.new_context` would copy the globals for each part.
+        context = template.environment.context_class(
+            template.environment, variables, template.name, template.blocks
+        )
+        return _measured(template.root_render_func(context))
+    except Exception as error:  # noqa: BLE001 - an expression can fail in as many ways as Python can
+        raise TemplateFault(_explain(error, template)) from None
 
 
-def _measured(pieces: Iterable[str]) -> Iterator[str]:
+def _measured(made: Iterator[str]) -> list[str]:
+    """Return all pieces, unless they are too much: then it stops soon."""
+    pieces: list[str] = []
     size = 0
-    for piece in pieces:
-        size += len(piece)
+    while some := list(itertools.islice(made, _AT_ONCE)):
+        size += sum(map(len, some))
         if size > sandbox.LARGEST_OUTPUT:
             raise SecurityError(f"it makes more than {sandbox.LARGEST_OUTPUT:,} characters")
-        yield piece
+        pieces = pieces + some if pieces else some
+    return pieces
 
 
 def _explain(error: Exception, template: jinja2.Template) -> str:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import jinja2
 from jinja2 import nodes
+from jinja2.defaults import DEFAULT_NAMESPACE
 from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS
 from jinja2.runtime import markup_join
@@ -66,9 +67,15 @@ class Environment(ImmutableSandboxedEnvironment):
             lstrip_blocks=trim,
             cache_size=-1,
         )
-        self.globals = {**self.globals, "range": _range}
-        del self.globals["lipsum"]
+        self.globals = GLOBALS
         self.filters = _FILTERS
+        self._files = files
+
+    @property
+    def constants(self) -> frozenset[str]:
+        """The texts that stand in the files outside of all tags."""
+        parsed = (self.parse(source, name) for name, source in self._files.items())
+        return frozenset(node.data for tree in parsed for node in tree.find_all(nodes.TemplateData))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Return whether an expression may read `obj.attr`."""
@@ -163,6 +170,12 @@ def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def _growth(text: str, old: str = "", new: str = "") -> int:
     return text.count(old) * len(new)
 
+
+GLOBALS = {
+    **{name: value for name, value in DEFAULT_NAMESPACE.items() if name != "lipsum"},
+    "range": _range,
+}
+"""What every template can call without being given it."""
 
 _FILTERS = {
     **{name: _limited(name, function) for name, function in FILTERS.items() if name != "pprint"},
