@@ -134,14 +134,6 @@ def test_a_long_value_is_cut():
     assert len(record_of(speak=lambda log: log.info("mail.read", text="x" * 10_000_000))["text"]) == 2001
 
 
-def test_context_is_part_of_each_record():
-    def speak(log) -> None:
-        with structlog.contextvars.bound_contextvars(run=7):
-            log.info("run.started")
-
-    assert record_of(speak=speak)["run"] == 7
-
-
 def test_the_level_holds_back_what_is_below_it():
     def speak(log) -> None:
         log.info("run.started")

@@ -16,12 +16,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 import structlog
 from pydantic import SecretStr
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from mailbound.config import Log
 from mailbound.logs import journal as native
@@ -31,6 +32,7 @@ from mailbound.logs.sink import Sink, to_stream
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _sink: Sink | None = None
+_processors: list[Processor] = []
 
 
 def configure(
@@ -52,19 +54,18 @@ def configure(
     render = _renderer(stream, console=console, journal=journal)
     _replace(Sink(native.to_socket(journal) if journal else to_stream(stream), told=_told(render)))
     level = _LEVELS[section.level]
-    processors: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _processors[:] = [
+        _from(level),
+        _stamped,
         rendering.traceback_text if console else rendering.traceback_frames,
         Scrubber(secrets, clear_addresses=section.addresses == "clear"),
         lambda _logger, _method, record: render(record),
     ]
     structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _sink,
-        cache_logger_on_first_use=False,  # a logger of a module must follow a new configuration
+        processors=_processors,
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS["debug"]),
+        logger_factory=lambda *_: _door,
+        cache_logger_on_first_use=True,  # what a new configuration changes is behind the list and the door
     )
     root = logging.getLogger()
     root.handlers = [_Library()]
@@ -95,6 +96,37 @@ class _Library(logging.Handler):
         speak("library.warned", library=record.name, text=text, exc_info=record.exc_info)
 
 
+class _Door:
+    """The logger that structlog calls: it leads to the sink of the moment."""
+
+    def put(self, record: bytes) -> None:
+        if _sink is not None:
+            _sink.put(record)
+
+    debug = info = warning = error = critical = put
+
+
+_door = _Door()
+
+
+def _from(level: int) -> Processor:
+    """Return a processor that drops what is below `level`."""
+    below = {name for name, value in _LEVELS.items() if value < level}
+
+    def pass_on(_logger: WrappedLogger, method: str, record: EventDict) -> EventDict:
+        if method in below:
+            raise structlog.DropEvent
+        return record
+
+    return pass_on
+
+
+def _stamped(_logger: WrappedLogger, method: str, record: EventDict) -> EventDict:
+    record["level"] = method
+    record["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    return record
+
+
 def _renderer(stream: TextIO, *, console: bool, journal: Path | None) -> Callable[[EventDict], bytes]:
     if journal:
         return native.entry
@@ -106,10 +138,8 @@ def _renderer(stream: TextIO, *, console: bool, journal: Path | None) -> Callabl
 
 
 def _told(render: Callable[[EventDict], bytes]) -> Callable[[int], bytes]:
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-
     def told(count: int) -> bytes:
-        return render(stamp(None, "warning", {"level": "warning", "event": "log.dropped", "count": count}))
+        return render(_stamped(None, "warning", {"event": "log.dropped", "count": count}))
 
     return told
 

@@ -36,13 +36,13 @@ class Scrubber:
         values = {secret.get_secret_value() for secret in secrets}
         longest_first = sorted((value for value in values if len(value) >= 4), key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._shortest = min(map(len, longest_first), default=0)
         self._clear = clear_addresses
+        self._key = functools.lru_cache(1024)(lambda key: self._text(key, "event"))
 
     def __call__(self, _logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
         """Return what of `record` may be written."""
-        return {
-            self._text(str(key), "event"): self._value(value, str(key), 0) for key, value in record.items()
-        }
+        return {self._key(key): self._value(value, key, 0) for key, value in record.items()}
 
     def _value(self, value: Any, key: str, depth: int) -> Any:
         if value is None or type(value) is bool:
@@ -63,14 +63,13 @@ class Scrubber:
         if depth >= _DEEPEST:
             return "…"
         if isinstance(value, Mapping):
-            return {
-                self._text(str(name), "event"): self._value(inner, str(name), depth + 1)
-                for name, inner in value.items()
-            }
+            named = ((str(name), inner) for name, inner in value.items())
+            return {self._key(name): self._value(inner, name, depth + 1) for name, inner in named}
         return [self._value(inner, key, depth + 1) for inner in value]
 
     def _text(self, text: str, key: str) -> str:
-        if self._secrets is not None:  # first, for a cut could leave half a secret
+        if self._secrets is not None and len(text) >= self._shortest:
+            # first, for a cut could leave half a secret
             text = self._secrets.sub(HIDDEN, text)
         if len(text) > _LONGEST and key != "exception":
             text = text[:_LONGEST] + "…"

@@ -11,11 +11,14 @@ from typing import Any, TextIO
 LIMIT = 4 * 2**20
 """How many octets may wait to be written; what comes on top is dropped and counted."""
 
+LINGER_SECONDS = 0.02
+"""How long the first of a batch waits for others: a thread that wakes for each record is in everyone's way."""
+
 Write = Callable[[Sequence[bytes]], None]
 
 
 class Sink:
-    """Takes rendered records and never blocks. It has a logger's methods, so that structlog can call it."""
+    """Takes rendered records and never blocks."""
 
     def __init__(self, write: Write, *, told: Callable[[int], bytes]) -> None:
         """Write with `write` on a thread; `told` renders how many records were dropped."""
@@ -27,6 +30,7 @@ class Sink:
         self._octets = 0
         self._idle = True
         self._closed = False
+        self._hurried = False  # someone waits in `flush`
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
@@ -38,13 +42,14 @@ class Sink:
                 return
             self._waiting.append(record)
             self._octets += len(record)
-            self._changed.notify_all()
-
-    debug = info = warning = error = critical = put
+            if len(self._waiting) == 1:
+                self._changed.notify_all()
 
     def flush(self, seconds: float) -> None:
         """Wait until all that was queued is written, but no longer than `seconds`."""
         with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._idle and not self._waiting, seconds)
 
     def close(self) -> None:
@@ -62,6 +67,8 @@ class Sink:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._waiting:
                     return
+                self._changed.wait_for(lambda: self._hurried or self._closed, LINGER_SECONDS)
+                self._hurried = False
                 batch, self._waiting, self._octets, self._idle = self._waiting, [], 0, False
                 lost = self.dropped - self._told_of
             if lost:
