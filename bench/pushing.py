@@ -58,7 +58,7 @@ def _letters(count: int, size: int) -> Iterator[Letter]:
             recipient=f"person{number}@domain.test",
             envid=str(number),
             content=content,
-            utf8=False,
+            clean=True,
         )
 
 

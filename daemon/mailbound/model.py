@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mailbound.status import StatusCode
@@ -143,8 +143,7 @@ class Disposition(StrEnum):
     UNDONE = "undone"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An SMTP reply: its code and its text, lines joined by a newline (RFC 5321 §4.2)."""
 
     code: int
@@ -170,8 +169,7 @@ class Verdict:
         return self.category.fault
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(NamedTuple):
     """One message to one recipient, ready for the relay."""
 
     delivery_id: int
@@ -181,6 +179,9 @@ class Letter:
     envid: str
     content: bytes  # lines end with CRLF, dots are not stuffed
     utf8: bool = False  # an address or a header needs SMTPUTF8 (RFC 6531)
+    clean: bool = (
+        False  # no line of the content begins with a dot or ends with anything but CRLF: that is certain
+    )
 
 
 class Phase(StrEnum):
@@ -210,8 +211,7 @@ class Result(StrEnum):
     UNTRIED = "untried"  # the relay's fault: no recipient is touched, no attempt is counted
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How one mail transaction ended, where, and with which reply (None if there was none)."""
 
     result: Result

@@ -121,6 +121,7 @@ def compose(frame: Frame, delivery: Claimed, *, now: datetime) -> Letter:
         envid=_token(frame, Purpose.ENVID, delivery),
         content=content,
         utf8=not delivery.address.isascii(),
+        clean=True,
     )
 
 

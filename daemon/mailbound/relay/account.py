@@ -33,13 +33,7 @@ class Deadlines:
         """Return the seconds to wait for a reply in `phase` of a transaction whose body has `size` octets."""
         if phase is Phase.FINAL_DOT:
             return self.final_dot + size / self.octets_per_second
-        return {
-            Phase.MAIL: self.mail,
-            Phase.RCPT: self.rcpt,
-            Phase.DATA: self.data,
-            Phase.RSET: self.rset,
-            Phase.QUIT: self.quit,
-        }[phase]
+        return float(getattr(self, phase))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ _LITERAL = r"\[[0-9A-Za-z:.]+\]"
 _ADDRESS = re.compile(rf"({_WORD}|{_QUOTED})@({_DOMAIN}|{_LITERAL})")
 """An address that cannot end the angle brackets around it or begin a second command (RFC 5321 §4.1.2)."""
 
+_PLAIN = re.compile(r"[!-*,-<>-~]*")  # what xtext leaves as it is
 _NOT_XTEXT = re.compile(rb"[^!-*,-<>-~]")
 _NOT_QCHAR = re.compile(r"[^!-*,-<>-\[\]-~]")
 
@@ -49,6 +50,8 @@ class Extensions:
 
 def xtext(value: str) -> str:
     """Return `value` as xtext (RFC 3461 §4)."""
+    if _PLAIN.fullmatch(value):
+        return value
     return _NOT_XTEXT.sub(lambda match: b"+%02X" % match[0][0], value.encode()).decode("ascii")
 
 
@@ -61,18 +64,18 @@ def original_recipient(address: str) -> str:
 
 def mail(letter: Letter, body: bytes, extensions: Extensions) -> bytes:
     """Return the MAIL command for a `letter` whose `body` is this, not yet dot-stuffed."""
-    words = [f"MAIL FROM:<{letter.return_path}>"]
+    line = f"MAIL FROM:<{letter.return_path}>"
     if extensions.size:
-        words.append(f"SIZE={len(body)}")
+        line += f" SIZE={len(body)}"
     if extensions.eight_bit and not body.isascii():
-        words.append("BODY=8BITMIME")
+        line += " BODY=8BITMIME"
     if needs_utf8(letter):
-        words.append("SMTPUTF8")
+        line += " SMTPUTF8"
     if extensions.dsn:
-        words.append("RET=HDRS")
+        line += " RET=HDRS"
         if letter.envid:
-            words.append(f"ENVID={xtext(letter.envid)}")
-    return " ".join(words).encode() + b"\r\n"
+            line += f" ENVID={xtext(letter.envid)}"
+    return line.encode() + b"\r\n"
 
 
 def rcpt(letter: Letter, extensions: Extensions) -> bytes:
@@ -96,9 +99,13 @@ def is_safe(address: str) -> bool:
     match = _ADDRESS.fullmatch(address)
     if match is None:
         return False
-    local_part, domain = (len(part.encode()) for part in match.groups())
+    local_part, domain = map(_octets, match.groups())
     # A path has at most 256 octets, its angle brackets among them.
     return local_part <= 64 and domain <= 255 and local_part + domain + 3 <= 256
+
+
+def _octets(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def objection(letter: Letter, body: bytes, extensions: Extensions) -> Outcome | None:

@@ -94,6 +94,10 @@ class Connection(asyncio.Protocol):
 
         A block may take `seconds`.
         """
+        if len(body) <= BLOCK and not self._paused:
+            self.write(body)
+            poured()
+            return
         self._rest, self._poured, self._block_seconds = memoryview(body), poured, seconds
         self._pour_on()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from mailbound.model import Reply
@@ -11,6 +12,9 @@ LINE_LIMIT = 4096
 
 REPLY_LIMIT = 32_768
 """The longest reply, so that a relay which never ends one cannot fill the memory."""
+
+
+_SHORT = 512  # octets
 
 
 class Nonsense(Exception):
@@ -40,7 +44,9 @@ class ReplyReader:
         if len(self._rest) > LINE_LIMIT:
             raise Nonsense("the relay sent a line that does not end")
         for line in lines:
-            if self._take(line.removesuffix(b"\r")):
+            if not self._lines and (reply := _known(line)) is not None:
+                yield reply
+            elif self._take(line.removesuffix(b"\r")):
                 text = "\n".join(self._lines)
                 self._lines.clear()
                 self._size = 0
@@ -60,6 +66,14 @@ class ReplyReader:
         self._code = code
         self._lines.append(readable(line[4:]))
         return separator != b"-"
+
+
+@functools.lru_cache(256)
+def _known(line: bytes) -> Reply | None:
+    """Return the reply that a line is by itself, or None: relays say the same to most commands."""
+    if len(line) > _SHORT or not line[:3].isdigit() or line[3:4] != b" ":
+        return None
+    return Reply(int(line[:3]), readable(line[4:].removesuffix(b"\r")))
 
 
 def readable(line: bytes) -> str:

@@ -26,8 +26,6 @@ Mark = Callable[[], Awaitable[bool]]
 
 _TOO_MANY = StatusCode(5, 5, 3)
 
-_ENVELOPE = (Phase.MAIL, Phase.RCPT, Phase.DATA)
-
 
 class Carrier(Protocol):
     """Who sends a letter. `ended` is called exactly once, `ready` before it at most once."""
@@ -48,8 +46,8 @@ class Transaction:
         "_connection",
         "_content",
         "_deadlines",
-        "_grouped",
-        "_lines",
+        "_extensions",
+        "_letter",
         "_recipient_accepted",
         "_verdict",
         "over",
@@ -64,20 +62,14 @@ class Transaction:
         extensions: commands.Extensions,
         deadlines: Deadlines,
     ) -> None:
-        """Prepare the commands; nothing is written."""
+        """Prepare; nothing is written."""
         self.over = False  # its end was told
         self._connection = connection
+        self._letter = letter
         self._carrier = carrier
-        self._content = body.with_crlf(letter.content)
+        self._content = letter.content if letter.clean else body.with_crlf(letter.content)
+        self._extensions = extensions
         self._deadlines = deadlines
-        self._grouped = extensions.pipelining
-        self._lines = {
-            Phase.MAIL: commands.mail(letter, self._content, extensions),
-            Phase.RCPT: commands.rcpt(letter, extensions),
-            Phase.DATA: b"DATA\r\n",
-            Phase.FINAL_DOT: body.TERMINATOR,
-            Phase.RSET: b"RSET\r\n",
-        }
         self._begun = False  # MAIL was accepted: the relay holds an envelope
         self._recipient_accepted = False
         self._verdict: Outcome | None = None
@@ -90,7 +82,10 @@ class Transaction:
             self._verdict = Outcome(Result.UNTRIED, Phase.MAIL, why=self._connection.why)
             self._conclude()
             return
-        self._ask(*(_ENVELOPE if self._grouped else _ENVELOPE[:1]))
+        if self._extensions.pipelining:
+            self._ask(Phase.MAIL, Phase.RCPT, Phase.DATA)
+        else:
+            self._ask(Phase.MAIL)
 
     def finish(self) -> None:
         """Send the final dot: the letter is marked."""
@@ -161,7 +156,8 @@ class Transaction:
         if reply.code // 100 != 3:
             self._refuse(Phase.DATA, reply)
         elif self._verdict is None:
-            self._connection.pour(body.stuffed(self._content), self._poured, seconds=self._deadlines.block)
+            wire = self._content if self._letter.clean else body.stuffed(self._content)
+            self._connection.pour(wire, self._poured, seconds=self._deadlines.block)
         else:
             # No recipient, yet the relay waits for a message: it gets an empty one (RFC 2920 §3.1). Had it a
             # recipient, `_rcpt_answered` would have broken off: an empty message must reach nobody.
@@ -190,7 +186,7 @@ class Transaction:
             self._break_off(f"the relay answered {phase} with {reply}")
         elif phase is Phase.FINAL_DOT:
             self._conclude()  # the relay has forgotten the envelope (RFC 5321 §4.1.1.4)
-        elif phase is Phase.DATA or not self._grouped:
+        elif phase is Phase.DATA or not self._extensions.pipelining:
             self._reset(reply)
             self._conclude()
 
@@ -207,11 +203,24 @@ class Transaction:
         for phase in phases:
             seconds = self._deadlines.of(phase, size=len(self._content))
             self._connection.expect(phase, seconds, self)
-        self._connection.write(b"".join([self._lines[phase] for phase in phases]))
+        self._connection.write(b"".join([self._line(phase) for phase in phases]))
+
+    def _line(self, phase: Phase) -> bytes:
+        match phase:
+            case Phase.MAIL:
+                return commands.mail(self._letter, self._content, self._extensions)
+            case Phase.RCPT:
+                return commands.rcpt(self._letter, self._extensions)
+            case Phase.DATA:
+                return b"DATA\r\n"
+            case Phase.FINAL_DOT:
+                return body.TERMINATOR
+            case _:
+                return b"RSET\r\n"
 
     def _go_on(self, phase: Phase) -> None:
         """Ask the next thing, unless it was asked with the group."""
-        if not self._grouped:
+        if not self._extensions.pipelining:
             self._ask(phase)
 
     def _break_off(self, why: str) -> None:
