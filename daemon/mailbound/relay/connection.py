@@ -61,6 +61,9 @@ class Connection(asyncio.Protocol):
         self._due = 0.0  # when the head of the queue must have been answered
         self._timer: asyncio.TimerHandle | None = None
         self._when_quiet: Callable[[], None] | None = None  # what waits for the queue to be empty
+        self._unsent: list[
+            bytes
+        ] = []  # what goes out together: a system call costs more than all that leads to it
         self._rest = memoryview(b"")  # of a body that is being poured
         self._poured: Callable[[], None] | None = None  # what waits for its end
         self._block_seconds = 0.0
@@ -85,9 +88,10 @@ class Connection(asyncio.Protocol):
             self._watch()
 
     def write(self, data: bytes) -> None:
-        """Write `data`, or nothing if the connection is closed."""
-        if not self.closed:
-            self._transport.write(data)
+        """Write `data` with all else that is written in this turn of the event loop, unless the connection closes."""
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(data)
 
     def pour(self, body: bytes, poured: Callable[[], None], *, seconds: float) -> None:
         """Write `body` as fast as the relay reads it, then call `poured`; call it, too, if the connection ends.
@@ -98,6 +102,7 @@ class Connection(asyncio.Protocol):
             self.write(body)
             poured()
             return
+        self._flush()
         self._rest, self._poured, self._block_seconds = memoryview(body), poured, seconds
         self._pour_on()
 
@@ -137,6 +142,7 @@ class Connection(asyncio.Protocol):
 
     async def finish(self, *, seconds: float) -> None:
         """End the connection in an orderly way, within `seconds`."""
+        self._flush()
         if not self.closed:
             self._transport.close()
             with contextlib.suppress(TimeoutError):
@@ -199,6 +205,11 @@ class Connection(asyncio.Protocol):
         """End the connection for a reply to nothing; often it is a 421 before the relay hangs up."""
         self.last_words = reply
         self.lose(f"the relay said, unasked, {reply}")
+
+    def _flush(self) -> None:
+        if self._unsent and not self.closed:
+            self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
 
     def _pour_on(self) -> None:
         self._end_patience()

@@ -82,10 +82,10 @@ class Transaction:
             self._verdict = Outcome(Result.UNTRIED, Phase.MAIL, why=self._connection.why)
             self._conclude()
             return
+        self._ask(Phase.MAIL)
         if self._extensions.pipelining:
-            self._ask(Phase.MAIL, Phase.RCPT, Phase.DATA)
-        else:
-            self._ask(Phase.MAIL)
+            self._ask(Phase.RCPT)
+            self._ask(Phase.DATA)
 
     def finish(self) -> None:
         """Send the final dot: the letter is marked."""
@@ -199,11 +199,9 @@ class Transaction:
 
     # How
 
-    def _ask(self, *phases: Phase) -> None:
-        for phase in phases:
-            seconds = self._deadlines.of(phase, size=len(self._content))
-            self._connection.expect(phase, seconds, self)
-        self._connection.write(b"".join([self._line(phase) for phase in phases]))
+    def _ask(self, phase: Phase) -> None:
+        self._connection.expect(phase, self._deadlines.of(phase, size=len(self._content)), self)
+        self._connection.write(self._line(phase))
 
     def _line(self, phase: Phase) -> bytes:
         match phase:
