@@ -2,8 +2,9 @@
 
 With atheris (`pip install atheris`), mutations follow what code they reach; without it they are blind, which is slower
 to find something but needs nothing installed. Either way half of them know what a mail is made of. What breaks a
-property of `reading_properties` is made as small as it goes and written to `--finds`, once for each place where it
-breaks; the search goes on. The exit status is 1 if anything was found.
+property of `reading_properties` is told from other finds by its signature: which property it is, how it broke, and
+where. The smallest mail of each signature, made as small as it goes, is written to `--finds`; the search goes on. At
+its end the signatures are listed, the commonest first. The exit status is 1 if anything was found.
 
 `--seeds FOLDER` adds mail to begin from; `--corpus FOLDER` keeps what reached new code, so that the next run knows it.
 """
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,14 +42,15 @@ MINIMISING_SECONDS = 20.0
 
 @dataclass
 class Search:
-    """The mail tried so far, and what was found."""
+    """The mail tried so far, and what was found: the smallest mail of each signature, and how often it came."""
 
     properties: ModuleType
     until: float
     finds: Path
     seconds: float = 1.0  # that a mail may take
     tried: int = 0
-    found: set[str] = field(default_factory=set)
+    found: dict[str, bytes] = field(default_factory=dict)
+    times: Counter[str] = field(default_factory=Counter)
     is_over: Callable[[], None] = lambda: None
 
     def attempt(self, raw: bytes) -> None:
@@ -56,26 +59,55 @@ class Search:
             self.is_over()
             return
         self.tried += 1
-        place = self._fault(raw)
-        if place and place not in self.found:
-            self.found.add(place)
-            small = minimised(raw, lambda other: self._fault(other) == place)
-            path = self.finds / f"{hashlib.sha256(small).hexdigest()[:12]}.eml"
-            path.write_bytes(small)
-            print(f"\nFOUND {place}\n  {path}: {small[:300]!r}", flush=True)
+        sign = self._fault(raw)
+        if not sign:
+            return
+        self.times[sign] += 1
+        if sign not in self.found or len(raw) < len(self.found[sign]):
+            self._keep(sign, minimised(raw, lambda other: self._fault(other) == sign))
+
+    def groups(self) -> str:
+        """Return a line for each signature, with how often it came and where its smallest mail is."""
+        return "\n".join(
+            f"{times:7} x  {sign}  ({self._path(sign)}, {len(self.found[sign])} octets)"
+            for sign, times in self.times.most_common()
+        )
+
+    def _keep(self, sign: str, small: bytes) -> None:
+        if sign not in self.found:
+            print(f"\nFOUND {sign}\n  {self._path(sign)}: {small[:300]!r}", flush=True)
+        self.found[sign] = small
+        self._path(sign).write_bytes(small)
+
+    def _path(self, sign: str) -> Path:
+        return self.finds / f"{hashlib.sha256(sign.encode()).hexdigest()[:12]}.eml"
 
     def _fault(self, raw: bytes) -> str:
-        """Return what a mail breaks, and where; "" if it breaks nothing."""
+        """Return the signature of what a mail breaks; "" if it breaks nothing."""
         try:
             self.properties.check(raw, seconds=self.seconds)
-        except (self.properties.TooSlow, Exception) as error:  # noqa: BLE001 - whatever it is, it is a find
-            frames = [
-                frame for frame in traceback.extract_tb(error.__traceback__) if "mailbound" in frame.filename
-            ]
-            at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-            words = str(error).partition("\n")[0] if isinstance(error, AssertionError) else ""
-            return f"{type(error).__name__} {re.sub(chr(39) + '.*' + chr(39), '...', words)} {at}"
+        except AssertionError as error:
+            return str(error).partition("\n")[
+                0
+            ]  # the property, and how it broke; what follows is about this mail
+        except self.properties.TooSlow as error:
+            return f"too slow in {_place(error, innermost=False)}"
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is a find
+            return f"{type(error).__name__} in {_place(error, innermost=True)}"
         return ""
+
+
+def _place(error: BaseException, *, innermost: bool) -> str:
+    """Return the function of ours that failed, or, since where time runs out is chance, the reader that had begun."""
+    ours = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if f"{os.sep}mailbound{os.sep}" in frame.filename and Path(frame.filename).name != "__init__.py"
+    ]
+    if not ours:
+        return "none of ours"
+    frame = ours[-1 if innermost else 0]
+    return f"{Path(frame.filename).name}:{frame.name}"
 
 
 def minimised(raw: bytes, still: Callable[[bytes], bool]) -> bytes:
@@ -151,7 +183,8 @@ def main() -> None:
     search = Search(properties, time.monotonic() + wanted.seconds, wanted.finds)
 
     def end() -> None:
-        print(f"{search.tried} mails tried, {len(search.found)} found", flush=True)
+        print(f"{search.tried} mails tried, {len(search.found)} signatures found", flush=True)
+        print(search.groups(), flush=True)
         os._exit(1 if search.found else 0)  # libFuzzer lets nobody else end the process
 
     if is_guided:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,7 @@ import fuzz_reading
 import mutations
 import reading_properties
 from mailbound.model import Kind
-from mailbound.reading import RecipientReport, Report
+from mailbound.reading import RecipientReport, Report, structure
 
 _SECONDS = 20.0  # far off: a mail that takes longer never ends
 
@@ -62,20 +64,66 @@ def test_work_without_an_end_is_noticed() -> None:
         all(True for _ in itertools.count())
 
 
-def test_what_is_found_is_made_small_and_kept_once(tmp_path, capsys) -> None:
-    class TooSlow(BaseException):
-        pass
+class TooSlow(BaseException):
+    """Stands for what the properties raise."""
 
-    def check(raw: bytes, **_: object) -> None:
-        assert b"fatal" not in raw, "it is there"
 
-    faulty = SimpleNamespace(check=check, TooSlow=TooSlow)
+def searched(tmp_path: Path, check: Callable[[bytes], None], *mails: bytes) -> fuzz_reading.Search:
+    """Return a search that has tried the mails."""
+    faulty = SimpleNamespace(check=lambda raw, **_: check(raw), TooSlow=TooSlow)
     search = fuzz_reading.Search(faulty, time.monotonic() + 3600, tmp_path)
-    search.attempt(b"Subject: harmless\n\nHello\n")
-    search.attempt(b"Subject: not so\n\nThis one is fatal to us.\n")
-    search.attempt(b"Subject: so again\n\nThis too is fatal.\n")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"fatal"]
-    assert (search.tried, capsys.readouterr().out.count("FOUND")) == (3, 1)
+    for mail in mails:
+        search.attempt(mail)
+    return search
+
+
+def test_what_is_found_is_made_small_and_told_apart_by_how_it_broke(tmp_path, capsys) -> None:
+    def check(raw: bytes) -> None:
+        assert b"fatal" not in raw, f"nothing is fatal\n{raw!r}"
+        assert b"worse" not in raw, f"nothing is worse\n{raw!r}"
+
+    search = searched(
+        tmp_path,
+        check,
+        b"Subject: harmless\n\nHello\n",
+        b"Subject: not so\n\nThis one is fatal to us.\n",
+        b"Subject: so again\n\nThis too is fatal.\n",
+        b"Subject: another\n\nThis is worse.\n",
+    )
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"fatal", b"worse"]
+    assert (search.tried, capsys.readouterr().out.count("FOUND")) == (4, 2)
+    assert [line.split("  (")[0].split() for line in search.groups().splitlines()] == [
+        ["2", "x", "nothing", "is", "fatal"],
+        ["1", "x", "nothing", "is", "worse"],
+    ]
+
+
+def test_the_smallest_mail_of_a_signature_takes_the_place_of_others(tmp_path) -> None:
+    fatal = (b"a mail", b"another", b"less")  # no way leads from one to the next
+
+    def check(raw: bytes) -> None:
+        assert raw not in fatal, "nothing is fatal"
+
+    searched(tmp_path, check, *fatal)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"less"]
+
+
+def test_where_something_raises_tells_it_apart_and_where_time_runs_out_does_not(tmp_path) -> None:
+    def check(raw: bytes) -> None:
+        if raw.startswith(b"slow"):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(structure, "html", SimpleNamespace(unescape=exhausted))
+                structure.plain_text("a")
+        structure.Headers(raw).get(raw)  # bytes have no encode
+
+    def exhausted(_: str) -> str:
+        raise TooSlow
+
+    search = searched(tmp_path, check, b"slow", b"")
+    assert sorted(search.found) == [
+        "AttributeError in structure.py:get",
+        "too slow in structure.py:plain_text",
+    ]
 
 
 def test_the_search_can_be_repeated() -> None:

@@ -34,6 +34,8 @@ _REFUSED_CHARSETS = frozenset(
     {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7"}
 )
 
+_WIDE = re.compile(r"utf[-_]?(16|32)[-_]?((?:[bl]e)?)")
+
 _HTML_DROPPED = (("<style", "</style"), ("<script", "</script"), ("<head>", "</head"), ("<!--", "-->"))
 _HTML_BREAK = re.compile(
     r"(?i)<(?:br|/?p|/?div|/?tr|/?table|/?li|/?ul|/?h\d|hr|/?blockquote)\b[^<>]{0,2000}>\s*"
@@ -222,6 +224,11 @@ def text_of(raw: bytes, charset: str = "") -> str:
 
 
 def _characters_of(raw: bytes, charset: str) -> str:
+    wide = (
+        _WIDE.fullmatch(charset) if b"\0" in raw else None
+    )  # without a NUL it is none, whatever it calls itself
+    if wide:
+        return _wide_characters_of(raw, int(wide[1]) // 8, wide[2])
     if raw.isascii() and not charset.startswith("iso-2022"):
         return raw.decode("ascii")
     if charset:
@@ -234,6 +241,15 @@ def _characters_of(raw: bytes, charset: str) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+def _wide_characters_of(raw: bytes, width: int, order: str) -> str:
+    """Return a text in UTF-16 or UTF-32: in the order of its mark, of its name, or of its NULs (RFC 2781 §4)."""
+    if raw.startswith((codecs.BOM_UTF16_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF32_BE)):
+        order = ""
+    elif not order:  # of most letters, and of each blank, the upper octets are NUL
+        order = "le" if raw[width - 1 :: width].count(0) > raw[::width].count(0) else "be"
+    return raw.decode(f"utf-{8 * width}{order}", "replace")
 
 
 def decoded_words(value: str) -> str:
