@@ -55,6 +55,7 @@ _TOLD = {
 
 # Before RCPT a reply cannot speak of the recipient, whatever it says (RFC 5321 §3.3).
 _BEFORE_RECIPIENT = frozenset({told.Phase.CONNECT, told.Phase.HELO, told.Phase.MAIL})
+_BEFORE = "before-recipient:"  # stands before the name of the rule in such a verdict
 
 
 def classify(report: RecipientReport, known: Rules) -> Verdict:
@@ -96,14 +97,19 @@ def judge(
     verdict = _decide(Failure(status, code, normal.text(text), mta.lower(), diagnostic_type, phase), known)
     if phase in _BEFORE_RECIPIENT and verdict.fault not in {Fault.SENDER, Fault.PATH}:
         category = Category.POLICY if verdict.permanent else Category.SYSTEM
-        return Verdict(category, verdict.permanent, verdict.status, f"before-recipient:{verdict.rule}")
+        return Verdict(category, verdict.permanent, verdict.status, f"{_BEFORE}{verdict.rule}")
     return verdict
 
 
 def reason(verdict: Verdict, known: Rules) -> str:
     """Return the word for `verdict` in the vocabulary that bounce readers share, as `userunknown`."""
-    rule = known.by_name.get(verdict.rule.removeprefix("before-recipient:"))
-    return (rule.reason if rule else "") or tables.meanings()[verdict.category].reason
+    name = verdict.rule.removeprefix(_BEFORE)
+    rule = known.by_name.get(name)
+    if rule and rule.reason:
+        return rule.reason
+    if name != verdict.rule and verdict.category is Category.POLICY:
+        return "rejected"  # only the sender had been named by then
+    return tables.meanings()[verdict.category].reason
 
 
 def ses(verdict: Verdict) -> str:
