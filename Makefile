@@ -23,7 +23,7 @@ demo: $(VENV)/.runtime ## send two activities through the simulator and show wha
 	@$(BIN)/mailbound demo
 
 test: check servers ## check, then run all tests against real servers
-	$(ROOT) $(BIN)/pytest $(ARGS)
+	$(ROOT) $(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 check: $(VENV)/.development ## lint, format, types, layers
 	$(BIN)/ruff check

@@ -372,7 +372,7 @@ def test_a_secret_is_never_in_clear_in_what_is_shown(tmp_path):
 
 
 def test_a_token_command_must_be_a_program(tmp_path):
-    program = str(tmp_path / "relay-token")
+    program = "/nowhere/relay-token"
     text = GOOD.replace('password_credential = "relay-password"', f'token_command = ["{program}"]')
     path = write(tmp_path, text)
     assert config.load(path, environment=SECRETS).stores["main"].outbound.token_command == (program,)

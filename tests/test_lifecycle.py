@@ -32,7 +32,9 @@ def test_a_report_is_accepted_in_every_state(state: DeliveryState, event: Delive
     assert advance(state, event) in DeliveryState
 
 
-@pytest.mark.parametrize("state", set(DeliveryState) - OPEN - {DeliveryState.UNKNOWN, DeliveryState.BOUNCED})
+@pytest.mark.parametrize(
+    "state", sorted(set(DeliveryState) - OPEN - {DeliveryState.UNKNOWN, DeliveryState.BOUNCED})
+)
 def test_what_is_closed_stays_closed(state: DeliveryState) -> None:
     assert {after for event, after in DELIVERY[state].items() if event not in FROM_OUTSIDE} <= {state}
 
@@ -47,7 +49,7 @@ def test_only_a_marked_delivery_can_be_accepted_or_lost() -> None:
             advance(DeliveryState.QUEUED, event)
 
 
-@pytest.mark.parametrize("state", set(RunState) - {RunState.CANCELLED, RunState.SENT})
+@pytest.mark.parametrize("state", sorted(set(RunState) - {RunState.CANCELLED, RunState.SENT}))
 def test_every_run_that_is_not_over_can_be_cancelled(state: RunState) -> None:
     assert advance_run(state, RunEvent.CANCEL) is RunState.CANCELLED
 

@@ -14,7 +14,10 @@ from pathlib import Path
 
 from servers import need
 
-_PORTS = range(20000, 32000)  # below the range that the kernel hands out to clients, so nothing takes them
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+# Below the range that the kernel hands out to clients, so nothing takes them; no two workers choose the same.
+_PORTS = range(20000 + _WORKER, 32000, _WORKERS)
 _ANSWER_WITHIN = 20.0
 
 
