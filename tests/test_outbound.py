@@ -22,7 +22,7 @@ from mailbound.database.engine import Database
 from mailbound.database.outcomes import Ended
 from mailbound.lifecycle import DeliveryEvent, RunEvent
 from mailbound.model import Action, Category, Evidence, Letter, Outcome, Phase, Reply, Result, Verdict
-from mailbound.outbound import settling
+from mailbound.outbound import courier, settling
 from mailbound.outbound.courier import Courier, Item
 from mailbound.outbound.settling import Attempt
 from mailbound.outbound.writer import Writer
@@ -58,10 +58,11 @@ def _settle(
     verdict: Verdict | None = None,
     number: int = 1,
     resend: bool = True,
+    marked: bool = True,
     why: str = "",
 ) -> Ended:
     return settling.settle(
-        Attempt(7, number, marked=True, resend=resend),
+        Attempt(7, number, marked=marked, resend=resend),
         Outcome(result, Phase.FINAL_DOT, reply, why),
         verdict,
         retry=_RETRY,
@@ -179,7 +180,13 @@ def test_what_is_in_doubt_is_sent_again_only_where_that_is_wanted(resend: bool, 
 
 
 def test_about_what_was_withdrawn_the_database_knows_best() -> None:
-    assert _settle(Result.WITHDRAWN) == Ended(7, None)
+    assert _settle(Result.WITHDRAWN, marked=False) == Ended(7, None)
+
+
+def test_what_was_marked_and_yet_withdrawn_is_given_back_with_its_attempt() -> None:
+    settlement = _settle(Result.WITHDRAWN, number=3).settlement
+    assert settlement is not None
+    assert (settlement.event, settlement.attempt) == (_E.RELEASE, 2)
 
 
 # --- the writer -------------------------------------------------------------------------------------------
@@ -378,7 +385,7 @@ def _deliver(
                     deadlines=relay.Deadlines(quit=0.05),  # the scripts end before it
                 )
                 queue: asyncio.Queue[Item] = asyncio.Queue()
-                courier = Courier(
+                one = Courier(
                     0,
                     queue,
                     relay=relay.Relay(account, connections=1, reconnect=pacing.Backoff(0.0, 0.0)),
@@ -388,14 +395,14 @@ def _deliver(
                     clock=lambda: NOW,
                     sends=lambda _: True,
                 )
-                task = asyncio.create_task(courier.run())
+                task = asyncio.create_task(one.run())
                 for each in claimed:
                     queue.put_nowait(_item(each, **item))
                 await _settled(database, len(claimed))
-                courier.stop()
+                one.stop()
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-                await courier.quit()
+                await one.quit()
             with database.look() as connection:
                 assert tally.differences(connection) == []
                 return list(connection.execute(sa.select(tables.delivery).order_by("id"))), server
@@ -492,3 +499,12 @@ def test_what_expired_while_it_waited_is_not_sent(sqlite_url: str) -> None:
     (row,), server = _deliver(sqlite_url, _HELLO, expires_at=NOW)
     assert (row.state, row.attempt) == ("expired", 0)
     assert server.bodies == []
+
+
+def test_a_mark_that_comes_too_late_sends_no_final_dot(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "_FRESH_SECONDS", 0.0)  # as if we had been suspended since we asked for it
+    (row,), server = _deliver(sqlite_url, _HELLO + _MAIL + _RCPT + _DATA + "HANG\n")
+    assert (row.state, row.attempt) == ("queued", 0)
+    assert server.rest.endswith(b"Hello\r\n"), "without its final dot"

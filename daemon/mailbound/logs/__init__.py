@@ -139,7 +139,8 @@ def _renderer(stream: TextIO, *, console: bool, journal: Path | None) -> Callabl
 
 def _told(render: Callable[[EventDict], bytes]) -> Callable[[int], bytes]:
     def told(count: int) -> bytes:
-        return render(_stamped(None, "warning", {"event": "log.dropped", "count": count}))
+        record: EventDict = {"event": "log.dropped", "level": "warning", "count": count}
+        return render(_stamped(None, record["level"], record))
 
     return told
 

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from mailbound import classify
+from mailbound.database import nodes
 from mailbound.database.deliveries import Claimed, Settlement
 from mailbound.database.outcomes import Ended
 from mailbound.lifecycle import DeliveryEvent
@@ -30,6 +31,9 @@ _IDLE_SECONDS = 30.0
 """How long a connection without work is kept: most relays end it themselves after some minutes."""
 
 _CROWDED_SECONDS = 1.0
+
+_FRESH_SECONDS = nodes.LEASE.total_seconds()
+"""A mark that was asked for longer ago is not acted on: who was suspended since may have been given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,17 +237,19 @@ class Courier:
 class _Passage:
     """One item on its way through a session; it is the letter's carrier there."""
 
-    __slots__ = ("begun", "courier", "item", "marked", "over", "session")
+    __slots__ = ("asked_at", "begun", "courier", "item", "marked", "over", "session")
 
     def __init__(self, courier: Courier, session: Session, item: Item) -> None:
         self.courier = courier
         self.session = session
         self.item = item
         self.begun = time.monotonic()
+        self.asked_at = 0.0  # for the mark, by a clock that goes on while the machine sleeps
         self.marked = False
         self.over = False
 
     def ready(self) -> None:
+        self.asked_at = _uptime()
         with self._watched():
             self.courier.mark(self)
 
@@ -252,7 +258,7 @@ class _Passage:
             return  # the session was closed meanwhile; what was marked is released by what ended it
         self.marked = yes
         with self._watched():
-            if yes:
+            if yes and _uptime() - self.asked_at < _FRESH_SECONDS:
                 self.courier.granted(self)
             else:
                 self.session.withdraw()
@@ -268,6 +274,10 @@ class _Passage:
             yield
         except Exception as error:  # noqa: BLE001 - whatever it is, the event loop would only log it
             self.courier.failed(error)
+
+
+def _uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _released(item: Item) -> Ended:

@@ -18,6 +18,7 @@ _EVENTS = {
     Result.REFUSED: DeliveryEvent.REFUSE,
     Result.UNKNOWN: DeliveryEvent.LOSE,
     Result.UNTRIED: DeliveryEvent.RELEASE,
+    Result.WITHDRAWN: DeliveryEvent.RELEASE,
 }
 
 SECOND_CHANCE = 2
@@ -30,7 +31,7 @@ class Attempt:
 
     delivery_id: int
     number: int
-    marked: bool  # the final dot may have gone out
+    marked: bool  # its mark is durable
     resend: bool  # the activity wants deliveries in doubt sent again
 
 
@@ -46,13 +47,13 @@ def settle(
     now: datetime,
 ) -> Ended:
     """Return what to write about a delivery after `outcome`. `verdict` is that of its 4yz or 5yz reply, if any."""
-    if outcome.result is Result.WITHDRAWN:
+    if outcome.result is Result.WITHDRAWN and not attempt.marked:
         return Ended(attempt.delivery_id, None)
     event = _EVENTS[outcome.result]
     pause = timedelta(seconds=retry.delay(attempt.number, jitter=jitter))
     if _ours(outcome, verdict) and attempt.number < SECOND_CHANCE:
         event = DeliveryEvent.DEFER
-    counted = attempt.number if outcome.result is not Result.UNTRIED else attempt.number - 1
+    counted = attempt.number if event is not DeliveryEvent.RELEASE else attempt.number - 1
     settlement = Settlement(
         attempt.delivery_id,
         event,
