@@ -23,6 +23,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from rich.console import Console
 
 import composing
+import fetching
 import figures
 import history
 import million
@@ -40,6 +41,7 @@ MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "transport": transport.measure,
     "composing": composing.measure,
     "postfix": postfix.measure,
+    "fetching": fetching.measure,
     "nodes": nodes.measure,
     "million": million.measure,
     "history": history.measure,

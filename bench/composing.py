@@ -14,10 +14,12 @@ from typing import Any
 import jinja2
 
 import figures
+import stage
 from figures import Figure, Scale
 from mailbound import tokens
 from mailbound.config import Inbox, Outbound, Store, Web
 from mailbound.database.deliveries import Claimed
+from mailbound.model import Letter
 from mailbound.outbound import composer
 from mailbound.template import Template
 from stage import LETTER
@@ -30,8 +32,9 @@ _SLOWER = 20
 def measure(scale: Scale) -> Iterator[Figure]:
     """Return how much less processor time our letter takes."""
     count = max(scale.messages, _SLOWER)
+    ours = letters(tokens.Key(0, b"k" * 32), day=tokens.day_number(datetime.now(UTC)))
     sides = {
-        "ours": partial(_seconds, _ours(), count),
+        "ours": partial(_seconds, lambda number: ours(number).content, count),
         "theirs": partial(_seconds, _theirs(), count // _SLOWER),
     }
     seen = figures.take_turns(sides, scale.rounds)
@@ -64,34 +67,35 @@ def _name(number: int) -> str:
     return f"{'Anna Carter' if number % 4 else 'Zoë Müller'} {number}"
 
 
-def _ours() -> Callable[[int], bytes]:
+def letters(key: tokens.Key, *, day: int) -> Callable[[int], Letter]:
+    """Return what composes the letter of a delivery that has the number of its recipient; see `stage`."""
     inbox = Inbox(address="bounces@sender.test", host="localhost", username="bounces", tls="insecure")
     outbound = Outbound(address="hello@sender.test", host="localhost", tls="insecure")
     frame = composer.Frame.of(
         Template.load(LETTER),
-        key=tokens.Key(0, b"k" * 32),
-        day=tokens.day_number(datetime.now(UTC)),
+        key=key,
+        day=day,
         store=Store(name="Example News", list_id="news.sender.test", outbound=outbound, inbound=inbox),
         store_id=1,
         activity="spring",
         web=Web(unsubscribe_url=_UNSUBSCRIBE),
     )
 
-    def compose(number: int) -> bytes:
+    def compose(number: int) -> Letter:
         delivery = Claimed(
             id=number,
             run_id=1,
             recipient_id=number,
             attempt=1,
-            domain="domain.test",
+            domain=stage.domain_of(number),
             slot_at=None,
             external_id=f"c{number}",
-            address=f"person{number}@domain.test",
+            address=f"person{number}@{stage.domain_of(number)}",
             name=_name(number),
             locale="",
             attributes=_attributes(number),
         )
-        return composer.compose(frame, delivery, now=datetime.now(UTC)).content
+        return composer.compose(frame, delivery, now=datetime.now(UTC))
 
     return compose
 

@@ -122,6 +122,11 @@ class Stage(Box):
         return count, (last - first).total_seconds() if count else 0.0
 
 
+def domain_of(number: int) -> str:
+    """Return the domain of a recipient by its number."""
+    return f"domain{1 + number % 100}.test"
+
+
 @contextmanager
 def folder() -> Iterator[Path]:
     """Give an empty folder, on the disk that holds the temporary files."""

@@ -19,7 +19,7 @@ from servers import processes
 
 _OCTETS = 5_000
 _CONNECTIONS = 10
-_ROUND_TRIP_MS = 4.0
+ROUND_TRIP_MS = 4.0
 _FAR_SHARE = 10
 """A long line gets only this part of the messages: each one waits."""
 
@@ -61,21 +61,21 @@ def _rate(name: str, seen: dict[str, list[Pushed]], goal: float) -> Figure:
 
 def _round(push: partial[float], *, messages: int, far: bool) -> Pushed:
     with stage.folder() as folder, Sink(folder) as sink:
-        line = _line(sink.port, folder) if far else None
+        far_away = line(sink.port, folder) if far else None
         try:
-            cpu_seconds = push(line[0] if line else sink.port, messages)
+            cpu_seconds = push(far_away[0] if far_away else sink.port, messages)
         finally:
-            if line:
-                processes.stop(line[1])
+            if far_away:
+                processes.stop(far_away[1])
         assert sink.count == messages, f"the sink took {sink.count}, not {messages}"
         return Pushed(sink.rate, cpu_seconds / messages * 1e3)
 
 
-def _line(target: int, folder: Path) -> tuple[int, subprocess.Popen[bytes]]:
+def line(target: int, folder: Path) -> tuple[int, subprocess.Popen[bytes]]:
     """Return the port of a line that adds the round trip, and its process."""
     port = processes.free_ports(["line"])["line"]
     program = str(Path(__file__).with_name("distance.py"))
-    command = [sys.executable, program, str(port), str(target), str(_ROUND_TRIP_MS / 2)]
+    command = [sys.executable, program, str(port), str(target), str(ROUND_TRIP_MS / 2)]
     log = folder / "line.log"
     process = processes.start(command, log=log)
     processes.await_port(port, process, log=log)

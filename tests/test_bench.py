@@ -13,7 +13,12 @@ import pytest
 from servers import need, need_root
 
 ROOT = Path(__file__).parents[1]
-NEEDED = {"sending": ["smtp-source", "initdb"], "transport": ["smtp-source"], "composing": []}
+NEEDED = {
+    "sending": ["smtp-source", "initdb"],
+    "transport": ["smtp-source"],
+    "composing": [],
+    "fetching": ["dovecot"],
+}
 """Those that are quick; the others share their parts."""
 
 

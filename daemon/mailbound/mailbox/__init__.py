@@ -84,7 +84,10 @@ class Mailbox(Protocol):
         ...
 
     def fetch(self, items: Iterable[Item]) -> AsyncGenerator[Fetched, None]:
-        """Yield the mails in order, without those that are `refused`. Memory holds only a few at a time."""
+        """Yield the mails in order, without those that are `refused`. Memory holds only a few at a time.
+
+        More may be under way than were yielded: whoever stops early can do no more with the session than close it.
+        """
         ...
 
     async def delete(self, items: Iterable[Item]) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import poplib
 import re
 import ssl
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,9 +19,10 @@ from typing import Any, Literal, TypeVar
 from mailbound.mailbox import Fetched, Item, SessionError, Trouble, tls
 from mailbound.mailbox.pop3_client import Pop3Client, UnfitReplyError
 
-# A group of commands goes out at once, so that its replies cost one round trip (RFC 2449 §6.6).
-_GROUP_COMMANDS = 50
-_GROUP_OCTETS = 1_048_576
+# Where the server allows it, so many commands are under way at once, or mails of so many octets (RFC 2449 §6.6). It
+# never has more of them than it can answer while we work on what came.
+_WINDOW_COMMANDS = 128
+_WINDOW_OCTETS = 1_048_576
 _TOP_LINES = 1000  # of the body of a mail that is too large: where a report says what it has to say
 _SLACK_OCTETS = 1_048_576  # a server may count a mail as smaller than it is, but it must end some time
 
@@ -99,7 +101,7 @@ class Pop3Mailbox:
         )
         self._account = account
         self._client = Pop3Client(account.host, account.port, account.timeout_seconds)
-        self._pipelines = False
+        self._window = 1  # commands that may be under way
         self._thread = ThreadPoolExecutor(1, "pop3")
         self._over = False
 
@@ -112,11 +114,17 @@ class Pop3Mailbox:
         return await self._run(self._list)
 
     async def fetch(self, items: Iterable[Item]) -> AsyncGenerator[Fetched, None]:
-        """Yield the mails, without those that are `refused`. Raises SessionError."""
-        max_commands = _GROUP_COMMANDS if self._pipelines else 1
-        for group in _groups(items, max_commands, self._account.max_size_octets):
-            for fetched in await self._run(functools.partial(self._fetch, group)):
-                yield fetched
+        """Yield the mails, without those that are `refused`. Raises SessionError. To stop early ends the session."""
+        waiting, asked = deque(items), deque[Item]()
+        try:
+            while waiting or asked:
+                for fetched in await self._run(functools.partial(self._fetch, waiting, asked)):
+                    yield fetched
+        except (
+            GeneratorExit
+        ):  # the mails that it asked for are still to come, and some servers call them read
+            self._drop()
+            raise
 
     async def delete(self, items: Iterable[Item]) -> None:
         """Mark mails as deleted. Raises SessionError."""
@@ -170,7 +178,7 @@ class Pop3Mailbox:
         if "USER" in delay:  # it differs from user to user, and is known only now
             delay = client.capabilities().get("LOGIN-DELAY", delay)
         self.login_delay_seconds = int(delay[0]) if delay and delay[0].isdigit() else 0
-        self._pipelines = "PIPELINING" in capabilities
+        self._window = _WINDOW_COMMANDS if "PIPELINING" in capabilities else 1
 
     def _authenticate(self, capabilities: Mapping[str, Sequence[str]]) -> None:
         account, client = self._account, self._client
@@ -194,14 +202,39 @@ class Pop3Mailbox:
             uids = {}
         return [Item(number, uids.get(number, ""), int(size)) for number, size in sizes.items()]
 
-    def _fetch(self, group: Sequence[Item]) -> Sequence[Fetched]:
-        """Fetch mails by one group of commands or, of one that is too large, the beginning."""
-        if group[0].size_octets > self._account.max_size_octets:
-            return self._fetch_head(group[0])
-        self._client.request([f"RETR {item.number}" for item in group])
-        return [fetched for item in group if (fetched := self._read(item)) is not None]
+    def _fetch(self, waiting: deque[Item], asked: deque[Item]) -> Sequence[Fetched]:
+        """Fetch some of the mails that were asked for, once more of those that wait were; or one large one."""
+        if not asked and waiting[0].size_octets > self._account.max_size_octets:
+            return self._fetch_head(waiting.popleft())
+        self._ask(waiting, asked)
+        mails: list[Fetched] = []
+        octets = 0
+        for _ in range((len(asked) + 1) // 2):  # while we read the first half, the server works on the second
+            fetched = self._read(asked.popleft())
+            if fetched is not None:
+                mails.append(fetched)
+                octets += len(fetched.content)
+                if octets > _WINDOW_OCTETS:  # whatever LIST said
+                    break
+        return mails
+
+    def _ask(self, waiting: deque[Item], asked: deque[Item]) -> None:
+        """Ask for as many mails as may be under way. A large one waits for that to end: TOP may need a RETR."""
+        octets = sum(item.size_octets for item in asked)
+        more: list[Item] = []
+        while waiting and len(asked) + len(more) < self._window:
+            octets += waiting[0].size_octets
+            if waiting[0].size_octets > self._account.max_size_octets or (
+                (asked or more) and octets > _WINDOW_OCTETS
+            ):
+                break
+            more.append(waiting.popleft())
+        if more:
+            self._client.request([f"RETR {item.number}" for item in more])
+            asked.extend(more)
 
     def _fetch_head(self, item: Item) -> Sequence[Fetched]:
+        """Fetch the beginning of a mail. Nothing else may be under way."""
         self._client.request([f"TOP {item.number} {_TOP_LINES}"])
         fetched = self._read(item, truncated=True)
         if fetched is None:  # TOP is optional; RETR, and let go of what is too much
@@ -223,33 +256,14 @@ class Pop3Mailbox:
         return Fetched(item, uid, content, truncated or cut)
 
     def _delete(self, items: Sequence[Item]) -> None:
-        group_size = _GROUP_COMMANDS if self._pipelines else 1
-        for start in range(0, len(items), group_size):
-            group = items[start : start + group_size]
+        for start in range(0, len(items), self._window):
+            group = items[start : start + self._window]
             self._client.request([f"DELE {item.number}" for item in group])
             for item in group:
                 try:
                     self._client.reply()
                 except poplib.error_proto as error:
                     self.refused.append((item, str(error)))
-
-
-def _groups(items: Iterable[Item], max_commands: int, max_size_octets: int) -> Iterator[Sequence[Item]]:
-    """Yield the items in groups to be asked for together; one that is too large stands alone."""
-    group: list[Item] = []
-    octets = 0
-    for item in items:
-        alone = item.size_octets > max_size_octets
-        if group and (alone or len(group) == max_commands or octets + item.size_octets > _GROUP_OCTETS):
-            yield group
-            group, octets = [], 0
-        if alone:
-            yield [item]
-        else:
-            group.append(item)
-            octets += item.size_octets
-    if group:
-        yield group
 
 
 def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:

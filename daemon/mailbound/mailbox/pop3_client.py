@@ -38,6 +38,7 @@ class Pop3Client(poplib.POP3):
         self._debugging = 0
         self._socket: socket.socket | None = None
         self._buffer = bytearray()
+        self._due = 1  # replies that are to come; the greeting is the first
         self._deadline = 0.0
 
     def connect(self, context: ssl.SSLContext | None) -> None:
@@ -110,8 +111,13 @@ class Pop3Client(poplib.POP3):
         return content.decode("utf-8", "replace").split("\r\n")[:-1]
 
     def request(self, lines: list[str]) -> None:
-        """Send commands, each of whose replies is then to be read."""
-        self._send("".join(f"{line}\r\n" for line in lines).encode())
+        """Send commands, each of whose replies is then to be read, in order, behind those of earlier ones."""
+        if self._buffer and not self._due:
+            raise UnfitReplyError("the server says more than it was asked")
+        self._due += len(lines)
+        connection = self._connection()
+        connection.settimeout(self._timeout_seconds)
+        connection.sendall("".join(f"{line}\r\n" for line in lines).encode())
 
     def reply(self) -> str:
         """Return the next reply, without its +OK."""
@@ -162,6 +168,7 @@ class Pop3Client(poplib.POP3):
     def _answer(self) -> bytes:
         """Return the next line, be it a reply or a challenge; -ERR is an exception."""
         self._deadline = time.monotonic() + self._timeout_seconds
+        self._due -= 1
         line = self._getline()
         if line.startswith(b"-ERR"):
             raise poplib.error_proto(line.decode("utf-8", "replace"))
@@ -189,13 +196,6 @@ class Pop3Client(poplib.POP3):
             raise ConnectionError("the server hung up")
         self._buffer += arrived
         self._deadline += len(arrived) / _MIN_OCTETS_PER_SECOND
-
-    def _send(self, octets: bytes) -> None:
-        if self._buffer:
-            raise UnfitReplyError("the server says more than it was asked")
-        connection = self._connection()
-        connection.settimeout(self._timeout_seconds)
-        connection.sendall(octets)
 
     def _connection(self) -> socket.socket:
         if self._socket is None:
