@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 Build = Callable[[sa.Connection], sa.Insert | sa.Update]
+Ask = Callable[[sa.Connection], sa.Select[Any] | sa.UpdateBase]
 _Converter = Callable[[Any], Any]
 
 
@@ -48,6 +49,70 @@ class Statement:
             positions = [self._names.index(name) for name in compiled.positiontup or ()]
             self._compiled = dialect, str(compiled), converters, positions
         return self._compiled[1:]
+
+
+class Query:
+    """A statement of the hot path that returns rows; it is compiled once for each engine."""
+
+    def __init__(self, build: Ask) -> None:
+        """Take what makes the statement."""
+        self._build = build
+        self._compiled: tuple[sa.Dialect, str, dict[str, Any], dict[str, _Converter], list[str]] | None = None
+
+    def rows(self, connection: sa.Connection, **values: Any) -> Sequence[tuple[Any, ...]]:
+        """Return the rows that it gives with `values` for its parameters; they are as the driver has them."""
+        sql, constants, converters, positions = self._compile(connection)
+        given = constants | {
+            name: converters[name](value) if name in converters else value for name, value in values.items()
+        }
+        parameters = tuple([given[name] for name in positions]) if positions else given
+        return connection.exec_driver_sql(sql, parameters).all()
+
+    def _compile(
+        self, connection: sa.Connection
+    ) -> tuple[str, dict[str, Any], dict[str, _Converter], list[str]]:
+        if self._compiled is None or self._compiled[0] is not connection.dialect:
+            dialect = connection.dialect
+            compiled: Any = self._build(connection).compile(dialect=dialect)
+            converters = {
+                name: convert
+                for name, parameter in compiled.binds.items()
+                if (convert := parameter.type.dialect_impl(dialect).bind_processor(dialect)) is not None
+            }
+            constants = {
+                name: converters[name](value) if name in converters and value is not None else value
+                for name, value in compiled.construct_params(_check=False).items()
+            }
+            positions = list(compiled.positiontup or ())
+            self._compiled = dialect, str(compiled), constants, converters, positions
+        return self._compiled[1:]
+
+
+def packed(connection: sa.Connection, values: Collection[Any]) -> Any:
+    """Return `values` as the one parameter that `listed` takes."""
+    return list(values) if connection.dialect.name == "postgresql" else json.dumps(list(values))
+
+
+def listed(connection: sa.Connection, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
+    """Return whether `column` is one of the values that the parameter `name` will hold, `packed`."""
+    parameter = sa.bindparam(name, type_=sa.types.NullType())
+    if connection.dialect.name == "postgresql":
+        return column == sa.func.any(sa.cast(parameter, ARRAY(column.type)))
+    return column.in_(sa.select(sa.func.json_each(parameter).table_valued("value").c.value))
+
+
+def table(connection: sa.Connection, name: str, **columns: sa.types.TypeEngine[Any]) -> sa.FromClause:
+    """Return a table whose rows the parameter `name` will hold: JSON, a list of lists in the order of `columns`."""
+    parameter = sa.bindparam(name, type_=sa.Text())
+    cells: list[sa.ColumnElement[Any]]
+    if connection.dialect.name == "postgresql":
+        rows = sa.func.json_array_elements(sa.cast(parameter, sa.JSON())).table_valued("value", name="row")
+        cells = [rows.c.value.op("->>")(place).cast(type_) for place, type_ in enumerate(columns.values())]
+    else:
+        rows = sa.func.json_each(parameter).table_valued("value", name="row")
+        cells = [sa.func.json_extract(rows.c.value, f"$[{place}]") for place in range(len(columns))]
+    labelled = (cell.label(column) for cell, column in zip(cells, columns, strict=True))
+    return sa.select(*labelled).subquery("given")
 
 
 def among(

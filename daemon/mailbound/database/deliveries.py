@@ -7,6 +7,7 @@ and become `unknown`; see `recovery`.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound import lifecycle
-from mailbound.database import audience, nodes, tally
+from mailbound.database import audience, bulk, nodes, tally
 from mailbound.database.tables import activity, address, delivery, domain, recipient, run
 from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunState
 
@@ -174,11 +175,11 @@ def mark(connection: sa.Connection, ids: Sequence[int], *, node_id: int, now: da
     """
     if not ids:
         return set()
-    return set(connection.execute(_mark(), {"ids": list(ids), "node": node_id, "now": now}).scalars())
+    rows = _MARK.rows(connection, ids=bulk.packed(connection, ids), node=node_id, now=now)
+    return {delivery_id for (delivery_id,) in rows}
 
 
-@functools.cache
-def _mark() -> sa.UpdateBase:
+def _mark(connection: sa.Connection) -> sa.UpdateBase:
     store_id = (
         sa.select(activity.c.store_id)
         .join(run, run.c.activity_id == activity.c.id)
@@ -192,8 +193,8 @@ def _mark() -> sa.UpdateBase:
     return (
         delivery.update()
         .where(
-            delivery.c.id.in_(_IDS),
-            delivery.c.state.in_(lifecycle.sources(DeliveryEvent.MARK)),
+            bulk.listed(connection, delivery.c.id, "ids"),
+            sa.or_(*(delivery.c.state == state for state in lifecycle.sources(DeliveryEvent.MARK))),
             delivery.c.node_id == sa.bindparam("node"),
             store_id.isnot(None),
             audience.opted_in(delivery.c.recipient_id, store_id),
@@ -210,6 +211,9 @@ def _mark() -> sa.UpdateBase:
     )
 
 
+_MARK = bulk.Query(_mark)
+
+
 def settle(
     connection: sa.Connection, settlements: Sequence[Settlement], *, node_id: int, now: datetime
 ) -> dict[int, DeliveryState]:
@@ -217,11 +221,12 @@ def settle(
 
     A delivery that another node took over in the meantime is left alone and missing from what is returned.
     """
-    rows = lock(connection, [settlement.delivery_id for settlement in settlements])
-    states: dict[int, DeliveryState] = {}
     moves = tally.Moves()
+    states = _accept(connection, settlements, moves, node_id=node_id, now=now)
+    others = [settlement for settlement in settlements if settlement.delivery_id not in states]
+    rows = lock(connection, [settlement.delivery_id for settlement in others])
     changed = []
-    for settlement in settlements:
+    for settlement in others:
         row = rows.get(settlement.delivery_id)
         if row is None or row.node_id != node_id:
             continue
@@ -247,6 +252,57 @@ def settle(
         connection.execute(_settled(), changed)
     moves.write(connection, node_id=node_id, now=now)
     return states
+
+
+def _accept(
+    connection: sa.Connection,
+    settlements: Sequence[Settlement],
+    moves: tally.Moves,
+    *,
+    node_id: int,
+    now: datetime,
+) -> dict[int, DeliveryState]:
+    """Settle those that the relay accepted, nearly all, in one statement; return the states of those that were ours."""
+    accepted = [
+        (settlement.delivery_id, (settlement.reply or "")[:REPLY_LIMIT] or None)
+        for settlement in settlements
+        if settlement.event is DeliveryEvent.ACCEPT
+    ]
+    if not accepted:
+        return {}
+    states = {}
+    rows = _ACCEPT.rows(connection, accepted=json.dumps(accepted), node=node_id, now=now)
+    for delivery_id, run_id, domain_id in rows:
+        states[delivery_id] = _ACCEPTED
+        moves.move(run_id, domain_id, DeliveryState.SENDING, _ACCEPTED)
+    return states
+
+
+_ACCEPTED = lifecycle.advance(DeliveryState.SENDING, DeliveryEvent.ACCEPT)
+
+
+def _accepted(connection: sa.Connection) -> sa.UpdateBase:
+    given = bulk.table(connection, "accepted", id=delivery.c.id.type, reply=delivery.c.reply.type)
+    return (
+        delivery.update()
+        .where(
+            delivery.c.id == given.c.id,
+            delivery.c.state == DeliveryState.SENDING,
+            delivery.c.node_id == sa.bindparam("node"),
+        )
+        .values(
+            state=_ACCEPTED,
+            node_id=None,
+            next_attempt_at=None,
+            reason=sa.func.nullif(delivery.c.reason, PACED),
+            reply=sa.func.coalesce(given.c.reply, delivery.c.reply),
+            settled_at=_NOW,
+        )
+        .returning(delivery.c.id, delivery.c.run_id, delivery.c.domain_id)
+    )
+
+
+_ACCEPT = bulk.Query(_accepted)
 
 
 @functools.cache

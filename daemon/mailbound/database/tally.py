@@ -5,14 +5,13 @@ Open states count as `open`. A row belongs to one node, so that no two hosts wai
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from mailbound import lifecycle, tokens
-from mailbound.database import changes
+from mailbound.database import bulk, changes
 from mailbound.database.tables import delivery, tally
 from mailbound.lifecycle import DeliveryState
 
@@ -37,29 +36,24 @@ class Moves:
 
     def write(self, connection: sa.Connection, *, node_id: int, now: datetime) -> None:
         """Add the deltas to the table."""
+        day = tokens.day_number(now)
         rows = [
-            {
-                "run_id": run_id,
-                "domain_id": domain_id,
-                "outcome": name,
-                "day": tokens.day_number(now),
-                "node_id": node_id,
-                "count": count,
-            }
+            (run_id, domain_id, name, day, node_id, count)
             for (run_id, domain_id, name), count in sorted(self._deltas.items())
             if count
         ]
-        if rows:
-            connection.execute(_added(connection.dialect.name), rows)
+        _ADDED.execute(connection, rows)
         self._deltas.clear()
 
 
-@functools.cache
-def _added(dialect: str) -> sa.Insert:
-    insert = changes.upsert(dialect, tally)
+def _added(connection: sa.Connection) -> sa.Insert:
+    insert = changes.upsert(connection, tally)
     return insert.on_conflict_do_update(
         index_elements=list(tally.primary_key), set_={"count": tally.c.count + insert.excluded.count}
     )
+
+
+_ADDED = bulk.Statement(_added, ("run_id", "domain_id", "outcome", "day", "node_id", "count"))
 
 
 def outcome(state: DeliveryState) -> str:
