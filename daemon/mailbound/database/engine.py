@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,9 @@ class Database:
             _prepare_sqlite(self._reader, begin="BEGIN", checkpoints=False)
         elif checkpoints:
             _prepare_postgresql(self._writer)
+        self._held = (
+            threading.local()
+        )  # each thread keeps its connection: the pool takes as long as a statement
         self._write_threads = ThreadPoolExecutor(
             1 if self.is_sqlite else 4, thread_name_prefix="database-write"
         )
@@ -110,7 +114,7 @@ class Database:
         self, threads: ThreadPoolExecutor, engine: sa.Engine, function: Callable[[sa.Connection], T]
     ) -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(threads, _persistently, engine, function)
+        return await loop.run_in_executor(threads, _persistently, engine, self._held, function)
 
     def release(self) -> None:
         """Close all connections until they are needed again.
@@ -146,28 +150,44 @@ def create(path: str) -> None:
         os.close(descriptor)
 
 
-def _persistently(engine: sa.Engine, function: Callable[[sa.Connection], T]) -> T:
+def _persistently(engine: sa.Engine, held: threading.local, function: Callable[[sa.Connection], T]) -> T:
     until = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
-            return _once(engine, function, until)
+            return _once(engine, held, function, until)
         except sa.exc.DBAPIError as error:
             if not _passing(error) or time.monotonic() > until:
                 raise DatabaseError(_first_line(error)) from error
         time.sleep(random.uniform(0.05, 0.5))
 
 
-def _once(engine: sa.Engine, function: Callable[[sa.Connection], T], until: float) -> T:
+def _once(
+    engine: sa.Engine, held: threading.local, function: Callable[[sa.Connection], T], until: float
+) -> T:
     """Run `function` in one transaction. Where the answer to COMMIT was lost, the server knows what came of it."""
     number: str | None = None
     try:
-        with engine.begin() as connection:
+        with _held_connection(engine, held) as connection, connection.begin():
             result = function(connection)
             number = _number(connection)
     except sa.exc.DBAPIError as error:
         if number is None or not _passing(error) or not _committed(engine, number, until):
             raise
     return result
+
+
+@contextlib.contextmanager
+def _held_connection(engine: sa.Engine, held: threading.local) -> Iterator[sa.Connection]:
+    """Give the connection of this thread; after any error the next one is new."""
+    connection: sa.Connection | None = getattr(held, "connection", None)
+    if connection is None:
+        connection = held.connection = engine.connect()
+    try:
+        yield connection
+    except BaseException:
+        held.connection = None
+        connection.close()
+        raise
 
 
 def _number(connection: sa.Connection) -> str | None:
