@@ -9,9 +9,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -28,8 +27,7 @@ PACED = "paced"
 _SWEEP = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A delivery that this node shall send, with its recipient as they are now."""
 
     id: int
@@ -46,8 +44,7 @@ class Claimed:
     time_zone: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What became of a delivery that this node claimed."""
 
     delivery_id: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -19,8 +20,7 @@ from mailbound.database.deliveries import Settlement
 from mailbound.lifecycle import DeliveryState
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A transaction that ended: what to write about the delivery, and what the reply said if it was a failure.
 
     `settlement` is None where the mark was refused: the database knows best why. `resend_at` is when a delivery in

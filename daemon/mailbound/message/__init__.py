@@ -9,7 +9,7 @@ import functools
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import format_datetime
-from typing import Self
+from typing import NamedTuple, Self
 
 from mailbound.message import headers, parts
 from mailbound.message.headers import MessageFault
@@ -18,8 +18,7 @@ from mailbound.template import Rendered, Template
 __all__ = ["Enclosures", "Mailbox", "MessageFault", "Sender", "Unsubscribe", "compose", "enclose"]
 
 
-@dataclass(frozen=True, slots=True)
-class Mailbox:
+class Mailbox(NamedTuple):
     """An address with the name that is shown for it."""
 
     address: str
@@ -42,19 +41,14 @@ class Sender:
     def __post_init__(self) -> None:
         """Write the fields that are the same in all its messages."""
         written = [headers.field("From", _mailbox(self.from_, len("From: ")))]
-        names = [b"From"]
         if self.sender:
             written.append(headers.field("Sender", _mailbox(self.sender, len("Sender: "))))
-            names.append(b"Sender")
         if self.reply_to:
             written.append(headers.field("Reply-To", _mailbox(self.reply_to, len("Reply-To: "))))
-            names.append(b"Reply-To")
         written.append(headers.field("List-Id", headers.list_id(self.list_id, self.list_name)))
-        names.append(b"List-Id")
         if self.feedback_id:
             written.append(headers.field("Feedback-ID", _ascii(self.feedback_id, "Feedback-ID")))
-            names.append(b"Feedback-ID")
-        object.__setattr__(self, "_fields", headers.verify(b"".join(written), names))
+        object.__setattr__(self, "_fields", b"".join(written))
 
     @classmethod
     def of_store(cls, *, name: str, own: str | None, inbound: str, outbound: str, list_id: str) -> Self:
@@ -71,8 +65,7 @@ class Sender:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
+class Unsubscribe(NamedTuple):
     """How the recipient leaves: a mailto URI, and an https URI for one click (RFC 2369, 8058)."""
 
     mailto: str
@@ -105,7 +98,6 @@ _CONSTANT = (
     b"X-Auto-Response-Suppress: OOF, AutoReply\r\n"
     b"MIME-Version: 1.0\r\n"
 )
-_OWN_NAMES = [b"To", b"Subject", b"Message-ID", b"List-Unsubscribe"]
 
 
 def compose(
@@ -123,17 +115,14 @@ def compose(
     `message_id` is the same at each attempt; `date` is aware, the time of submission (RFC 5322 §3.6.1).
     """
     links = [unsubscribe.https, unsubscribe.mailto] if unsubscribe.https else [unsubscribe.mailto]
-    own = [
-        headers.field("To", _mailbox(to, len("To: "))),
-        headers.text("Subject", rendered.subject),
-        headers.field("Message-ID", headers.message_id(message_id)),
-        headers.field("List-Unsubscribe", headers.uris(links)),
-    ]
     header = b"".join(
         (
             _date(date.replace(microsecond=0)),
             sender._fields,
-            headers.verify(b"".join(own), _OWN_NAMES),
+            headers.field("To", _mailbox(to, len("To: "))),
+            headers.text("Subject", rendered.subject),
+            headers.field("Message-ID", headers.message_id(message_id)),
+            headers.field("List-Unsubscribe", headers.uris(links)),
             b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n" if unsubscribe.https else b"",
             _CONSTANT,
         )

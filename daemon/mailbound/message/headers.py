@@ -24,7 +24,7 @@ _ADDRESS = re.compile(rf"(?:[.\u00a1-\U0010ffff{_ATEXT}]+|{_QUOTED_STRING})@[A-Z
 _MESSAGE_ID = re.compile(rf"[.{_ATEXT}]+@[A-Za-z0-9.-]+")
 _LIST_ID = re.compile(rf"[.{_ATEXT}]+")
 _URI = re.compile(r"(?:https|mailto):[!#-;=?-~]+", re.IGNORECASE)
-_FIELD = re.compile(rb"([!-9;-~]+): [^\r\n\x00]*(?:\r\n[ \t][^\r\n\x00]+)*\r\n")
+_FIELD = re.compile(rb"[!-9;-~]+: [^\r\n\x00]*(?:\r\n[ \t][^\r\n\x00]+)*\r\n")
 
 # In an encoded word within a phrase these stand for themselves (RFC 2047 §5 (3)); elsewhere more could.
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
@@ -39,15 +39,29 @@ class MessageFault(InputError):
 
 
 def field(name: str, value: str) -> bytes:
-    """Return a header field whose value is structured already; it is folded at its spaces."""
+    """Return a header field whose value is structured already; it is folded at its spaces.
+
+    What is returned is one field on proper lines; a value that would make it anything else raises MessageFault. This
+    is the last line of defence: whatever was overlooked before, no value becomes a field of its own.
+    """
     if len(name) + len(value) + 2 <= _WIDTH:
-        return f"{name}: {value}\r\n".encode()
+        octets = f"{name}: {value}\r\n".encode()
+    else:
+        octets = _folded(name, value).encode()
+    if not _FIELD.fullmatch(octets):
+        raise MessageFault(f"{name} came out as {octets!r}, which is no header field")
+    if len(octets) > _LIMIT and max(map(len, octets.split(b"\r\n"))) > _LIMIT:
+        raise MessageFault(f"{name} came out with a line longer than {_LIMIT} octets")
+    return octets
+
+
+def _folded(name: str, value: str) -> str:
     lines = [f"{name}:"]
     for word in value.split(" "):
         if len(lines[-1]) + 1 + len(word) > _WIDTH and word and lines[-1].strip(" ") not in {"", f"{name}:"}:
             lines.append("")
         lines[-1] += f" {word}"
-    return ("\r\n".join(lines) + "\r\n").encode()
+    return "\r\n".join(lines) + "\r\n"
 
 
 def text(name: str, value: str) -> bytes:
@@ -125,22 +139,6 @@ def checked(value: str, what: str) -> str:
     if found := _CONTROL.search(value):
         raise MessageFault(f"{what} holds U+{ord(found[0]):04X}, which no header may hold: {value!r}")
     return value
-
-
-def verify(block: bytes, names: list[bytes]) -> bytes:
-    """Return a header block after reading it again: it must hold exactly these fields, each on proper lines.
-
-    This is the last line of defence: whatever was overlooked above, no value becomes a field.
-    """
-    found, position = [], 0
-    while position < len(block) and (line := _FIELD.match(block, position)):
-        found.append(line[1])
-        position = line.end()
-    if position != len(block) or found != names:
-        raise MessageFault(f"the header block came out as {found}, not as {names}")
-    if max(map(len, block.split(b"\r\n"))) > _LIMIT:
-        raise MessageFault(f"a header line came out longer than {_LIMIT} octets")
-    return block
 
 
 def _is_plain(value: str) -> bool:

@@ -102,14 +102,15 @@ def file(name: str, content: bytes, content_id: str | None) -> bytes:
     if kind.startswith(("message/", "multipart/", "text/")):
         kind = _UNKNOWN  # RFC 2046 §5.2.1 forbids base64 for these; of text the charset is not known
     disposition = f"{'inline' if content_id else 'attachment'}; {headers.filename(name)}"
-    fields = headers.field("Content-Type", kind) + headers.field("Content-Transfer-Encoding", "base64")
-    names = [b"Content-Type", b"Content-Transfer-Encoding", b"Content-Disposition"]
-    fields += headers.field("Content-Disposition", disposition)
+    fields = [
+        headers.field("Content-Type", kind),
+        headers.field("Content-Transfer-Encoding", "base64"),
+        headers.field("Content-Disposition", disposition),
+    ]
     if content_id:
-        fields += headers.field("Content-ID", headers.message_id(content_id))
-        names.append(b"Content-ID")
+        fields.append(headers.field("Content-ID", headers.message_id(content_id)))
     encoded = base64.encodebytes(content).replace(b"\n", b"\r\n")
-    return headers.verify(fields, names) + b"\r\n" + encoded
+    return b"".join(fields) + b"\r\n" + encoded
 
 
 def _multipart(subtype: bytes, boundary: bytes, parts: Iterable[bytes]) -> bytes:

@@ -7,9 +7,8 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -36,8 +35,7 @@ _FRESH_SECONDS = nodes.LEASE.total_seconds()
 """A mark that was asked for longer ago is not acted on: who was suspended since may have been given up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A claimed delivery with its message."""
 
     claimed: Claimed

@@ -34,13 +34,15 @@ from mailbound.template import TemplateFault
 log = structlog.get_logger()
 
 _IDLE_SECONDS = 0.5
-_AHEAD = 10
+_AHEAD = 20
 """How many deliveries a courier are claimed and composed ahead of time; half of them are claimed at once."""
 
 _SHORT_WAIT_SECONDS = 0.05
 """A delivery whose domain makes it wait longer goes back into the queue until its turn, so that others go ahead."""
 
 _TURN = timedelta(seconds=5)
+_BREATH_SECONDS = 0.0005
+"""How long compositions may follow each other while replies wait to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Outbound:
             for number in range(parts.connections)
         ]
         self._turns = Turns()
+        self._next_breath = 0.0
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -197,7 +200,9 @@ class Outbound:
             turn = self._parts.clock() + timedelta(seconds=wait)
             self._release(delivery, next_attempt_at=turn, reason=deliveries.PACED)
             return
-        await asyncio.sleep(0)  # a composition takes as long as a dozen replies, which others wait for
+        if time.monotonic() >= self._next_breath:
+            await asyncio.sleep(0)  # a composition takes as long as some replies, which others wait for
+            self._next_breath = time.monotonic() + _BREATH_SECONDS
         item = await self._compose(delivery, run, activity)
         if item is None:
             return

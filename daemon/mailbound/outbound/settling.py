@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from mailbound.database.bounces import Finding
 from mailbound.database.deliveries import Settlement
@@ -13,7 +13,6 @@ from mailbound.model import Action, Evidence, Fault, Kind, Outcome, Result, Verd
 from mailbound.pacing import Backoff
 
 _EVENTS = {
-    Result.ACCEPTED: DeliveryEvent.ACCEPT,
     Result.DEFERRED: DeliveryEvent.DEFER,
     Result.REFUSED: DeliveryEvent.REFUSE,
     Result.UNKNOWN: DeliveryEvent.LOSE,
@@ -25,8 +24,7 @@ SECOND_CHANCE = 2
 """A refusal that blames us is tried once more, for it may be mended meanwhile; the second one stands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try at one delivery, as far as its settlement needs it."""
 
     delivery_id: int
@@ -47,6 +45,12 @@ def settle(
     now: datetime,
 ) -> Ended:
     """Return what to write about a delivery after `outcome`. `verdict` is that of its 4yz or 5yz reply, if any."""
+    if outcome.result is Result.ACCEPTED:
+        reply = str(outcome.reply) if outcome.reply else None
+        return Ended(
+            attempt.delivery_id,
+            Settlement(attempt.delivery_id, DeliveryEvent.ACCEPT, attempt=attempt.number, reply=reply),
+        )
     if outcome.result is Result.WITHDRAWN and not attempt.marked:
         return Ended(attempt.delivery_id, None)
     event = _EVENTS[outcome.result]
