@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from mailbound.database import changes, deliveries, recovery, runs, tables, tally
+from mailbound.database import changes, deliveries, recovery, remaining, runs, tables, tally
 from mailbound.database.deliveries import Settlement
 from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunEvent
 from mailbound.model import RecipientStatus
@@ -121,7 +121,7 @@ def test_a_deferred_delivery_comes_due_again_with_the_next_attempt(database_url:
         )
         deliveries.settle(here.connection, [deferred], node_id=NODE, now=NOW)
         assert here.claim(run_id) == []
-        assert deliveries.next_due(here.connection, run_id) == NOW + DAY
+        assert remaining.next_due(here.connection, run_id) == NOW + DAY
         (again,) = here.claim(run_id, at=NOW + DAY)
         assert again.attempt == 2
 
@@ -159,13 +159,13 @@ def test_a_cancelled_run_is_swept_in_steps(database_url: str) -> None:
         swept = []
         while runs.with_leftovers(here.connection):
             swept.append(
-                deliveries.sweep(
+                remaining.sweep(
                     here.connection, run_id, DeliveryEvent.CANCEL, now=NOW, reason="cancelled", limit=2
                 )
             )
         assert swept == [2, 2, 1]
         assert tally.of_run(here.connection, run_id) == {"cancelled": 5}
-        assert not deliveries.any_open(here.connection, run_id)
+        assert not remaining.any_open(here.connection, run_id)
 
 
 def test_a_late_acceptance_keeps_what_a_report_said(database_url: str) -> None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import scripted_relay
 from mailbound import classify, pacing, relay, status
 from mailbound.config import Policy as Limits
-from mailbound.database import deliveries, runs, schema, tables, tally
+from mailbound.database import deliveries, remaining, runs, schema, tables, tally
 from mailbound.database.deliveries import Claimed, Settlement
 from mailbound.database.engine import Database
 from mailbound.database.outcomes import Ended
@@ -306,7 +306,7 @@ def test_while_the_database_is_locked_no_mark_is_granted_and_no_outcome_lost(sql
                     writer.settle(_accepted(anna))
                     wanted = asyncio.create_task(_mark(writer, bert.id))
                     for _ in range(100):  # reading goes on meanwhile
-                        await database.read(deliveries.any_open, anna.run_id)
+                        await database.read(remaining.any_open, anna.run_id)
                         assert not wanted.done()
                     assert _states(database) == ["sending", "claimed"]
                     other.execute("ROLLBACK")

@@ -19,7 +19,7 @@ import structlog
 
 from mailbound import breaker, schedule, tokens
 from mailbound.config import Breaker
-from mailbound.database import activities, audience, deliveries, halting, nodes, runs, segments, tally
+from mailbound.database import activities, audience, halting, nodes, remaining, runs, segments, tally
 from mailbound.database.activities import Activity
 from mailbound.database.engine import Database
 from mailbound.database.leases import Lease
@@ -85,7 +85,7 @@ class Scheduler:
             await self._unless_overtaken(self._advance, run)
         for run in await self._parts.database.read(runs.with_leftovers):
             await self._parts.database.run(
-                deliveries.sweep, run.id, DeliveryEvent.CANCEL, now=self._parts.clock(), reason="cancelled"
+                remaining.sweep, run.id, DeliveryEvent.CANCEL, now=self._parts.clock(), reason="cancelled"
             )
 
     @staticmethod
@@ -148,7 +148,7 @@ class Scheduler:
             return
         if run.expires_at is not None and run.expires_at <= now:
             expired = await self._parts.database.run(
-                deliveries.sweep, run.id, DeliveryEvent.EXPIRE, now=now, reason="expired"
+                remaining.sweep, run.id, DeliveryEvent.EXPIRE, now=now, reason="expired"
             )
             if expired:
                 log.warning("run.expired", run=run.id, activity=run.activity, deliveries=expired)
@@ -226,7 +226,7 @@ def _trouble(connection: sa.Connection, run_id: int, limits: Breaker) -> str | N
 
 
 def _finish(connection: sa.Connection, run: Run, now: datetime) -> bool:
-    if deliveries.any_open(connection, run.id):
+    if remaining.any_open(connection, run.id):
         return False
     runs.move(connection, run.id, RunEvent.FINISH, now=now)
     return True

@@ -24,8 +24,6 @@ ERASED = "erased"
 PACED = "paced"
 """The reason of a queued delivery that waits for its turn in the rate of its domain."""
 
-_SWEEP = 5_000
-
 
 class Claimed(NamedTuple):
     """A delivery that this node shall send, with its recipient as they are now."""
@@ -361,56 +359,6 @@ def _readdress(connection: sa.Connection, delivery_id: int, *, now: datetime) ->
     moves.write(connection, node_id=0, now=now)
     values = {"address_id": row.address_id, "domain_id": row.domain_id}
     connection.execute(delivery.update().where(delivery.c.id == delivery_id).values(values))
-
-
-def sweep(
-    connection: sa.Connection,
-    run_id: int,
-    event: DeliveryEvent,
-    *,
-    now: datetime,
-    reason: str,
-    limit: int = _SWEEP,
-) -> int:
-    """Close up to `limit` queued deliveries of a run that expired or was cancelled; return how many."""
-    after = lifecycle.advance(DeliveryState.QUEUED, event)
-    some = (
-        sa.select(delivery.c.id)
-        .where(delivery.c.run_id == run_id, delivery.c.state == DeliveryState.QUEUED)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    closed = (
-        delivery.update()
-        .where(delivery.c.id.in_(some.scalar_subquery()))
-        .values(state=after, next_attempt_at=None, settled_at=now, reason=reason)
-        .returning(delivery.c.domain_id)
-    )
-    moves = tally.Moves()
-    count = 0
-    for domain_id in connection.execute(closed).scalars():
-        moves.move(run_id, domain_id, DeliveryState.QUEUED, after)
-        count += 1
-    moves.write(connection, node_id=0, now=now)
-    return count
-
-
-def next_due(connection: sa.Connection, run_id: int) -> datetime | None:
-    """Return when the next queued delivery of a run is due, or None if none is queued."""
-    due = sa.select(sa.func.min(delivery.c.next_attempt_at)).where(
-        delivery.c.run_id == run_id, delivery.c.state == DeliveryState.QUEUED
-    )
-    return connection.execute(due).scalar()
-
-
-def any_open(connection: sa.Connection, run_id: int) -> bool:
-    """Return whether a delivery of the run still has something to do."""
-    queued = sa.exists().where(delivery.c.run_id == run_id, delivery.c.state == DeliveryState.QUEUED)
-    held = sa.exists().where(
-        delivery.c.run_id == run_id,
-        delivery.c.state.in_((DeliveryState.CLAIMED.value, DeliveryState.SENDING.value)),
-    )
-    return bool(connection.execute(sa.select(queued | held)).scalar())
 
 
 def lock(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Any]:

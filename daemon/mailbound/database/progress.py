@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from mailbound import holding, schedule
-from mailbound.database import deliveries, nodes
+from mailbound.database import nodes, remaining
 from mailbound.database.activities import Activity
 from mailbound.database.runs import Run
 
@@ -22,6 +22,6 @@ def held_back(connection: sa.Connection, run: Run, activity: Activity, *, now: d
         now=now,
         note=run.note,
         opens_at=opens_at if opens_at > now else None,
-        due_at=deliveries.next_due(connection, run.id),
+        due_at=remaining.next_due(connection, run.id),
         nodes={name: said.get(activity.store, "") for name, said in live.items()},
     )

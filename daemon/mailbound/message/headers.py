@@ -44,10 +44,11 @@ def field(name: str, value: str) -> bytes:
     What is returned is one field on proper lines; a value that would make it anything else raises MessageFault. This
     is the last line of defence: whatever was overlooked before, no value becomes a field of its own.
     """
-    if len(name) + len(value) + 2 <= _WIDTH:
-        octets = f"{name}: {value}\r\n".encode()
-    else:
-        octets = _folded(name, value).encode()
+    octets = (
+        f"{name}: {value}\r\n".encode()
+        if len(name) + len(value) + 2 <= _WIDTH
+        else _folded(name, value).encode()
+    )
     if not _FIELD.fullmatch(octets):
         raise MessageFault(f"{name} came out as {octets!r}, which is no header field")
     if len(octets) > _LIMIT and max(map(len, octets.split(b"\r\n"))) > _LIMIT:
