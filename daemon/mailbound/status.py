@@ -9,10 +9,11 @@ from mailbound.model import Reply
 
 # The grammar of RFC 3463 §2, wherever it stands in a text. What touches it on either side tells it from an IP
 # address, a date, a version ("Exim 4.96.1", "smtpd 5.7.1-2", "v4.2.0") and the middle of a longer word.
+# The digit comes first, since that is quick to look for, so each look behind it begins with one character more.
 _STATUS = re.compile(
-    r"""(?<![\w.@/]) (?<![a-z]-)
-        (?<!version\ ) (?<!release\ ) (?<!exim\ ) (?<!postfix\ ) (?<!sendmail\ ) (?<!smtpd\ )
-        ([245]) \. (0|[1-9]\d{0,2}) \. (0|[1-9]\d{0,2})
+    r"""([245]) \. (?<![\w.@/]..) (?<![a-z]-..)
+        (?<!version\ ..) (?<!release\ ..) (?<!exim\ ..) (?<!postfix\ ..) (?<!sendmail\ ..) (?<!smtpd\ ..)
+        (0|[1-9]\d{0,2}) \. (0|[1-9]\d{0,2})
         (?![\w@] | [./-]\d)""",
     re.VERBOSE | re.ASCII | re.IGNORECASE,
 )

@@ -41,24 +41,26 @@ _KINDS = {Action.FAILED: Kind.BOUNCE, Action.DELAYED: Kind.DELAY, Action.DELIVER
 def read(raw: bytes) -> Report:
     """Return what the mail says. Its structure decides first, then its headers, then its words."""
     mail = Mail(raw)
-    return _structured(mail) or _automatic(mail) or _worded(raw, mail) or _personal(mail)
+    return _complaint(mail) or _other(raw, mail, dsn.read(mail))
 
 
-def _structured(mail: Mail) -> Report | None:
+def _other(raw: bytes, mail: Mail, status: dsn.Status) -> Report:
+    return _structured(mail, status) or _automatic(mail) or _worded(raw, mail, status) or _personal(mail)
+
+
+def _complaint(mail: Mail) -> Report | None:
     feedback = arf.read(mail)
-    if feedback:
-        kind, recipients = feedback
-        return _report(
-            mail,
-            Kind.COMPLAINT,
-            recipients,
-            part="arf",
-            feedback_type=kind,
-            why=f"It is a feedback report: {kind}.",
-        )
+    if feedback is None:
+        return None
+    kind, recipients = feedback
+    why = f"It is a feedback report: {kind}."
+    return _report(mail, Kind.COMPLAINT, recipients, part="arf", feedback_type=kind, why=why)
+
+
+def _structured(mail: Mail, status: dsn.Status) -> Report | None:
     if autoreply.is_challenger(mail):  # some dress it up as a failure
         return _challenge(mail)
-    fields, recipients = dsn.read(mail)
+    fields, recipients = status
     if recipients:
         kind = _kind(recipients)
         if kind is Kind.SUCCESS and autoreply.is_automatic(mail) and not mail.calls_itself_report:
@@ -109,10 +111,10 @@ def _automatic(mail: Mail) -> Report | None:
     return None
 
 
-def _worded(raw: bytes, mail: Mail) -> Report | None:
+def _worded(raw: bytes, mail: Mail, status: dsn.Status) -> Report | None:
     if not mail.may_report:
         return None
-    fields, _ = dsn.read(mail)
+    fields, _ = status
     about = _about_message(fields)  # a DSN may name no recipient where its words do
     speaker, recipients = prose.read(mail)
     if not recipients and (inner := _enclosed(mail)):
@@ -138,7 +140,7 @@ def _enclosed(mail: Mail) -> Report | None:
     inner = Mail(mail.given_back[0])
     if not inner.may_report:
         return None
-    report = _structured(inner)
+    report = _complaint(inner) or _structured(inner, dsn.read(inner))
     if report is None:
         speaker, recipients = prose.read(inner)
         report = _report(inner, _kind(recipients), recipients, part=f"prose:{speaker}")

@@ -51,7 +51,7 @@ def is_automatic(mail: Mail) -> bool:
 def signs(mail: Mail) -> Iterator[str]:
     """Yield the names of the fields by which an automatic responder shows itself."""
     for name, pattern in _FIELDS:
-        if any(pattern.search(value) for value in mail.headers.all(name)):
+        if name in mail.headers and any(pattern.search(value) for value in mail.headers.all(name)):
             yield name
 
 

@@ -21,6 +21,9 @@ FIELD_LIMIT = 8192  # characters of a field, unfolded, that are read
 Fields = dict[str, str]
 """One group of a delivery status: its fields by lower-case name. Of two of one name the first stands."""
 
+Status = tuple[Fields, tuple[RecipientReport, ...]]
+"""What a delivery status says of the message, and of each recipient."""
+
 _ACTIONS = {
     "failed": Action.FAILED,
     "failure": Action.FAILED,
@@ -49,7 +52,7 @@ _XTEXT = re.compile(r"\+([0-9A-F]{2})")
 _QUOTED_AT = re.compile(r'<?\s*("(?:[^"\\]|\\.)*"@[^\s<>;,]+|[^\s<>;,"()]+@[^\s<>;,"()]+)')
 
 
-def read(mail: Mail) -> tuple[Fields, tuple[RecipientReport, ...]]:
+def read(mail: Mail) -> Status:
     """Return the per-message fields and a report for each recipient; ({}, ()) if the mail is no DSN.
 
     Only a report that stands at the top of the mail counts: one in a forwarded message speaks of somebody else's
@@ -64,12 +67,14 @@ def read(mail: Mail) -> tuple[Fields, tuple[RecipientReport, ...]]:
         if part.content_type in TYPES:
             groups += split(text_of(with_lf(part.content[:TEXT_LIMIT])))
     if not groups and mail.may_report:  # its MIME structure was lost on the way: the fields stand in the text
-        begin = _IN_TEXT.search(mail.small_words)
+        small_words = mail.small_words
+        is_likely = "reporting-mta" in small_words or "final-recipient" in small_words
+        begin = _IN_TEXT.search(small_words) if is_likely else None
         groups = split(mail.words[begin.start() :]) if begin else []
     return of_groups(groups, mail)
 
 
-def of_groups(groups: list[Fields], mail: Mail) -> tuple[Fields, tuple[RecipientReport, ...]]:
+def of_groups(groups: list[Fields], mail: Mail) -> Status:
     """Return what `read` does, from groups that were found already."""
     about_message: Fields = {}
     about_recipients: list[Fields] = []

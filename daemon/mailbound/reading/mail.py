@@ -63,6 +63,7 @@ class Mail:
         self.part: Part = parse(raw)
         self.headers: Headers = self.part.headers
         self._raw = raw
+        self._cuts: dict[str, tuple[str, str]] = {}
 
     def mentions(self, word: bytes) -> bool:
         """Tell whether `word`, in lower case, stands anywhere in the octets: quicker than looking for a part."""
@@ -265,13 +266,10 @@ class Mail:
         return tuple(once.values())[:TARGETS_LIMIT]
 
     def _cut(self, text: str) -> tuple[str, str]:
-        match = phrases.RETURNED_BELOW.search("\n" + phrases.small(text))
-        if not match:
-            return text, ""
-        begin = match.start()  # of the newline there, hence of its line here
-        line = match[0].lstrip("\n \t>*|")
-        is_header = line.startswith(("received:", "return-path:"))
-        return text[:begin], text[begin if is_header else match.end() - 1 :]
+        """Return what stands in `text` before a message that is given back, and that message."""
+        if text not in self._cuts:
+            self._cuts[text] = _cut(text)
+        return self._cuts[text]
 
     @Once
     def transcript(self) -> str:
@@ -289,6 +287,16 @@ class Mail:
         paragraph = self.words[begin + len(address) :].partition("\n\n")[0]
         paragraph = _NEXT_ADDRESS.split(paragraph, maxsplit=1)[0]
         return paragraph.lstrip(">:) \t\n")[:2000]
+
+
+def _cut(text: str) -> tuple[str, str]:
+    match = phrases.RETURNED_BELOW.search("\n" + phrases.small(text))
+    if not match:
+        return text, ""
+    begin = match.start()  # of the newline there, hence of its line here
+    line = match[0].lstrip("\n \t>*|")
+    is_header = line.startswith(("received:", "return-path:"))
+    return text[:begin], text[begin if is_header else match.end() - 1 :]
 
 
 def _is_header(part: Part) -> bool:

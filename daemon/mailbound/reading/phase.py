@@ -27,6 +27,7 @@ _ANSWERED = re.compile(
     rf"\b(?:in reply to|(?:error|server|replied|responded) (?:\S+ ){{0,6}}(?:after|for|following|to)|during|stage:) "
     rf"(?:sending |pipelined |the ){{0,3}}{_COMMAND}"
 )
+_ANSWERS = ("in reply to", "error ", "server ", "replied ", "responded ", "during", "stage:")  # quicker to look for
 _MARKED = re.compile(r"\[(?P<step>mail|rcpt|data)_?(?:from|to)?\]\s*\Z")
 _TRANSCRIPT = re.compile(
     r"(?:>>>|sent:|-->)\s*(?P<step>ehlo|helo|mail|rcpt|data)\b[^\n]{0,300}\n\s*(?:<<<|received:|<--)\s*[45]"
@@ -44,5 +45,6 @@ _STEPS = {
 
 def told(text: str) -> Phase | None:
     """Return the phase that `text`, in lower case, names as refused; None if it names none."""
-    match = _ANSWERED.search(text) or _MARKED.search(text) or _TRANSCRIPT.search(text)
+    match = _ANSWERED.search(text) if any(word in text for word in _ANSWERS) else None
+    match = match or _MARKED.search(text) or _TRANSCRIPT.search(text)
     return _STEPS.get(match["step"], Phase.END) if match else None

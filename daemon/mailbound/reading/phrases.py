@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 
+from mailbound.reading import alternatives
+
 
 def any_of(*phrases: str, prefix: str = "", suffix: str = "") -> re.Pattern[str]:
     """Return the pattern that finds one of `phrases`, between `prefix` and `suffix`."""
-    return re.compile(f"(?m){prefix}(?:{'|'.join(phrases)}){suffix}")
+    return re.compile(f"(?m){prefix}{alternatives.pattern_of(phrases)}{suffix}")
 
 
 def small(text: str) -> str:

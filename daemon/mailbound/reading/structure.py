@@ -17,12 +17,14 @@ from mailbound.reading.once import Once
 HEADER_LIMIT = 100 * 1024  # octets of a header block that are read
 PART_LIMIT = 1000
 NESTING_LIMIT = 100
+PARAMETERS_LIMIT = 4096  # characters of Content-Type in which its parameters are looked for
 COPY_LIMIT = 64 * 1024 * 1024  # octets of all parts together: each level of nesting holds its own
 TEXT_LIMIT = 256 * 1024  # octets of a text that are read: a report says what it has to say at its top
 
-_FIELD = re.compile(rb"^([!-9;-~]{1,200})[ \t]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
-_FOLD = re.compile(rb"\n[ \t]+")
-_PARAMETER = re.compile(r""";\s*([^\s=;*]+)(?:\*0?\*?)?\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;]*)""")
+_FIELD = re.compile(r"^([!-9;-~]{1,200}+)[ \t]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
+_FOLD = re.compile(r"\n[ \t]+")
+_PARAMETER = re.compile(r""";\s*([^\s=;*]+)(?:\*0?\*?)?\s*=\s*("(?:[^"\\]++|\\.)*+"|[^\s;]*)""")
+_ESCAPED = re.compile(r"\\(.)")
 _ENCODED_WORD = re.compile(r"=\?([\w.:-]+)(?:\*[\w-]*)?\?([bq])\?([^?\s]*)\?=", re.IGNORECASE)
 _BETWEEN_WORDS = re.compile(r"(\?=)\s+(=\?)")
 _NOT_BASE64 = bytes(
@@ -49,13 +51,13 @@ class Headers:
 
     def __init__(self, block: bytes) -> None:
         """Read the fields of `block`; lines that are no fields are passed over."""
-        self._fields: dict[bytes, list[bytes]] = {}
-        for name, value in _FIELD.findall(block[:HEADER_LIMIT]):
+        self._fields: dict[str, list[str]] = {}
+        for name, value in _FIELD.findall(block[:HEADER_LIMIT].decode("latin-1")):
             self._fields.setdefault(name.lower(), []).append(value)
 
     def __contains__(self, name: str) -> bool:
         """Tell whether there is such a field."""
-        return name.encode() in self._fields
+        return name in self._fields
 
     def __bool__(self) -> bool:
         """Tell whether there is any field."""
@@ -63,20 +65,24 @@ class Headers:
 
     def all(self, name: str) -> list[str]:
         """Return the values of every field of that name, in order."""
-        return [_unfolded(value) for value in self._fields.get(name.encode(), ())]
+        return [_unfolded(value) for value in self._fields[name]] if name in self._fields else []
 
     def get(self, name: str) -> str:
         """Return the value of the first field of that name, "" if there is none."""
-        values = self._fields.get(name.encode())
-        return _unfolded(values[0]) if values else ""
+        return _unfolded(self._fields[name][0]) if name in self._fields else ""
 
     def text(self, name: str) -> str:
         """Return the same with its encoded words decoded (RFC 2047)."""
         return decoded_words(self.get(name))
 
 
-def _unfolded(value: bytes) -> str:
-    return text_of(_FOLD.sub(b" ", value) if b"\n" in value else value).strip()
+def _unfolded(value: str) -> str:
+    """Return a value whose octets are those of `value` in Latin-1."""
+    if "\n" in value:
+        value = _FOLD.sub(" ", value)
+    if "\0" in value or not value.isascii():
+        value = text_of(value.encode("latin-1"))
+    return value.strip()
 
 
 class Part:
@@ -100,7 +106,7 @@ class Part:
         self._budget = [PART_LIMIT, COPY_LIMIT] if budget is None else budget  # one for the whole mail
         stated, _, rest = self.headers.get("content-type").partition(";")
         self.content_type = stated.strip().lower() if "/" in stated else default
-        self._parameters = f";{rest}"
+        self._stated = rest
 
     @property
     def parts_read(self) -> int:
@@ -109,10 +115,15 @@ class Part:
 
     def parameter(self, name: str) -> str:
         """Return a parameter of Content-Type, "" if it is not there."""
-        for found, value in _PARAMETER.findall(self._parameters[:4096]):
-            if found.lower() == name:
-                return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
-        return ""
+        return self._parameters.get(name, "")
+
+    @Once
+    def _parameters(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name, value in _PARAMETER.findall(f";{self._stated}"[:PARAMETERS_LIMIT]):
+            plain = _ESCAPED.sub(r"\1", value[1:-1]) if value.startswith('"') else value
+            found.setdefault(name.lower(), plain)
+        return found
 
     @Once
     def parts(self) -> tuple[Part, ...]:
@@ -200,9 +211,16 @@ def split_header(raw: bytes) -> tuple[bytes, bytes]:
 def field_values(block: bytes, name: bytes) -> list[str]:
     """Return the values of the fields of that name, without reading the others."""
     block = block[:HEADER_LIMIT]
-    if name not in block.lower():
-        return []
-    return [_unfolded(value) for found, value in _FIELD.findall(block) if found.lower() == name]
+    small = b"\n" + block.lower()  # where a newline is found there, a line begins in `block`
+    found: list[str] = []
+    at = small.find(b"\n" + name)
+    text = block.decode("latin-1") if at >= 0 else ""
+    while at >= 0:
+        match = _FIELD.match(text, at)
+        if match and match[1].lower() == name.decode():
+            found.append(_unfolded(match[2]))
+        at = small.find(b"\n" + name, at + 1)
+    return found
 
 
 def decoded(body: bytes, encoding: str) -> bytes:
