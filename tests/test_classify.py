@@ -312,6 +312,12 @@ def test_the_index_leaves_out_no_rule_that_fits(text):
         (r"\d+", []),
         ("(full )?box", [{"box", "full box"}]),
         ("(?i:quota)", []),
+        ("(?x) quo ta", []),
+        (r"4\.2\.2[ -]full", [{"4.2.2 full", "4.2.2-full"}]),
+        ("(?<!not )full(?= box)", [{"full"}]),
+        ("x{2,}full.?", [{"full"}]),
+        (r"(full[^a-c]){1,3}\bbox", [{"full"}, {"box"}]),
+        ("[^)|]box|[])]full", [{"box", "]full", ")full"}]),
     ],
 )
 def test_of_what_a_pattern_needs_one_stands_in_all_that_it_fits(pattern, needed):

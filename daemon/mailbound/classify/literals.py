@@ -10,15 +10,32 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, product
-from re import _parser as parser  # type: ignore[attr-defined]  # the only parser of patterns; a test watches it
-from typing import Any
+from itertools import product
 
 LENGTH = 3  # of a gram: "spf" is a word that rules go by
 
-_MOST = 48  # strings that a piece of a pattern may stand for before only the best of its parts is kept
+_MOST = 8  # strings that a piece of a pattern may stand for before only the best of its parts is kept
+
+_PLAIN = r"[^\\^$.|?*+()\[\]{}]"
+
+# The pieces of a pattern: letters in a row, an escape, a set, a bracket or whatever else; and how often it may come.
+_PIECE = re.compile(
+    rf"""(?: ({_PLAIN}+ (?![?*+{{]) | {_PLAIN}) | \\(x..|u....|.) | \[(\^?\]?(?:\\.|[^\]\\])*)\]
+           | (\((?:\?(?:P<\w+>|[:=!>]|<[=!]|[a-z]+\)))?) | (.) )
+        ((?:[?*+]|\{{[\d,]+\}})[?+]?)?""",
+    re.VERBOSE | re.DOTALL,
+)
+_Piece = tuple[str, str, str, str, str, str]
+
+# Letters of any case, blanks that are none, conditions, references: too rare to be understood.
+_STRANGE = re.compile(r"\(\?(?:[a-z-]*[ix]|[a-z-]+:|\(|P=)")
+
+_PLACES = frozenset("bBAZ^$")
+_NOTHING: frozenset[str] = frozenset({""})
 
 Words = frozenset[str]
+Found = tuple[Words | None, set[Words]]
+"""All the strings that a part of a pattern stands for, if they are few, and the sets that it cannot do without."""
 
 
 class Index:
@@ -26,7 +43,7 @@ class Index:
 
     def __init__(self, patterns: Sequence[str], samples: Iterable[str]) -> None:
         """Make it; `samples` are texts as they come, by which the rarer threes of a word are told."""
-        seen = Counter(gram for sample in samples for gram in _grams(sample))
+        seen = defaultdict(int, Counter(gram for sample in samples for gram in _grams(sample)))
         masks: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self._free = [0, 0]  # the patterns that ask for no first word, and those that ask for no second
         for number, pattern in enumerate(patterns):
@@ -39,7 +56,7 @@ class Index:
                     self._free[place] |= 1 << number
         by_gram: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
         for word, (first, second) in masks.items():
-            gram = min(_grams(word), key=lambda each: (seen[each], each))
+            gram = min(sorted(_grams(word)), key=seen.__getitem__)
             by_gram[gram].append((word, first, second))
         self._by_gram = dict(by_gram)
 
@@ -65,75 +82,94 @@ def bits(number: int) -> Iterator[int]:
 
 def needed(pattern: str) -> list[Words]:
     """Return at most two sets of words, of each of which one stands in every text that `pattern` fits."""
-    parsed = parser.parse(pattern)
-    if parsed.state.flags & re.IGNORECASE:
+    if _STRANGE.search(pattern):
         return []
-    return sorted(_of(parsed)[1], key=_worth, reverse=True)[:2]
+    (_, sets), _ = _either(iter(_PIECE.findall(pattern)))
+    return sorted(sets, key=_worth, reverse=True)[:2] if len(sets) > 1 else [*sets]
 
 
-def _of(items: Iterable[tuple[Any, Any]]) -> tuple[Words | None, set[Words]]:
-    """Return all the strings that a sequence stands for, if they are few, and the sets that it cannot do without."""
-    exact = True
-    run: Words = frozenset({""})  # what the pieces since the last unknown one stand for
-    sets: set[Words] = set()
-    for operator, argument in _joined(items):
-        here, needs = _piece(operator, argument)
-        sets |= needs
-        if here is not None and len(run) * len(here) <= _MOST:
-            run = frozenset(a + b for a, b in product(run, here))
-            continue
-        exact = False
-        sets |= _telling(run)
-        run = here if here is not None else frozenset({""})
-    return (run if exact else None), sets | _telling(run)
+def _either(pieces: Iterator[_Piece]) -> tuple[Found, str]:
+    """Return what the pieces up to the end of their group stand for, and how often that may come."""
+    branches: list[Found] = []
+    row = _Row()
+    for letters, escape, chosen, opened, other, times in pieces:
+        if other in {"|", ")"}:
+            branches.append(row.found())
+            if other == ")":
+                return _together(branches), times
+            row = _Row()
+        elif letters:
+            row.add(times, frozenset({letters}))
+        elif opened.endswith(("=", "!")):  # it looks around, and takes nothing
+            _either(pieces)
+        elif opened and not opened.endswith(")"):
+            (exact, sets), how_often = _either(pieces)
+            row.add(how_often, exact, sets)
+        elif not opened:
+            row.add(times, _characters(escape, chosen, other))
+    branches.append(row.found())
+    return _together(branches), ""
 
 
-def _joined(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield the pieces of a pattern, letters in a row as one."""
-    for letters, pieces in groupby(items, key=lambda item: item[0] is parser.LITERAL):
-        if letters:
-            yield "LITERAL", "".join(chr(code) for _, code in pieces)
-        else:
-            yield from ((str(operator), argument) for operator, argument in pieces)
+def _characters(escape: str, chosen: str, other: str) -> Words | None:
+    """Return what an escape, a set or a sign may stand for, None if that is too much."""
+    if chosen:
+        is_list = chosen[0] != "^" and "\\" not in chosen and "-" not in chosen[1:-1]
+        return frozenset(chosen) if is_list else None
+    if (escape or other) in _PLACES:
+        return _NOTHING
+    return frozenset({escape}) if escape and not escape[0].isalnum() else None
 
 
-def _piece(operator: str, argument: Any) -> tuple[Words | None, set[Words]]:
-    match operator:
-        case "LITERAL":
-            return frozenset({argument}), set()
-        case "AT" | "ASSERT" | "ASSERT_NOT":
-            return frozenset({""}), set()
-        case "IN" if all(str(each) == "LITERAL" for each, _ in argument):
-            return frozenset(chr(code) for _, code in argument), set()
-        case "SUBPATTERN" if not argument[1] & re.IGNORECASE:
-            return _of(argument[-1])
-        case "BRANCH":
-            return _branches([_of(each) for each in argument[1]])
-        case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
-            return _repeated(*argument)
-        case _:
-            return None, set()
+class _Row:
+    """Pieces one after another."""
+
+    __slots__ = ("_exact", "_run", "_sets")
+
+    def __init__(self) -> None:
+        self._exact = True
+        self._run = _NOTHING  # what the pieces since the last unknown one stand for
+        self._sets: set[Words] = set()
+
+    def add(self, times: str, exact: Words | None, sets: Iterable[Words] = ()) -> None:
+        """Add a piece that comes so often."""
+        if times.startswith(("?", "*", "{0", "{,")):
+            exact = exact | _NOTHING if exact is not None and times[0] == "?" else None
+            sets = ()
+        elif times:
+            sets = {*sets, *_telling(exact or _NOTHING)}
+            exact = None
+        if sets:
+            self._sets.update(sets)
+        if exact is not None and len(self._run) * len(exact) <= _MOST:
+            self._run = frozenset(a + b for a, b in product(self._run, exact))
+            return
+        self._exact = False
+        self._sets |= _telling(self._run)
+        self._run = exact if exact is not None else _NOTHING
+
+    def found(self) -> Found:
+        """Return what they stand for together."""
+        return (self._run if self._exact else None), self._sets | _telling(self._run)
 
 
-def _branches(branches: list[tuple[Words | None, set[Words]]]) -> tuple[Words | None, set[Words]]:
+def _together(branches: list[Found]) -> Found:
+    if len(branches) == 1:
+        return branches[0]
     exacts = [exact for exact, _ in branches if exact is not None]
     whole = frozenset[str]().union(*exacts) if len(exacts) == len(branches) else None
-    best = [max(sets, key=_worth) for _, sets in branches if sets]
+    best = [max(sets, key=_worth) if len(sets) > 1 else next(iter(sets)) for _, sets in branches if sets]
     together = {frozenset[str]().union(*best)} if len(best) == len(branches) else set()
     return (whole if whole and len(whole) <= _MOST else None), together
 
 
-def _repeated(least: int, most: int, items: Any) -> tuple[Words | None, set[Words]]:
-    exact, sets = _of(items)
-    if least == 0:
-        return (exact | {""} if exact is not None and most == 1 else None), set()
-    return (exact if least == most == 1 else None), sets
-
-
 def _telling(words: Words) -> set[Words]:
-    return (
-        {words} if all(len(word) >= (LENGTH if word.isascii() else LENGTH - 1) for word in words) else set()
-    )
+    is_long = len(min(words, key=len)) >= LENGTH or all(map(_is_long, words))
+    return {words} if is_long else set()
+
+
+def _is_long(word: str) -> bool:
+    return len(word) >= (LENGTH if word.isascii() else LENGTH - 1)
 
 
 def _worth(words: Words) -> tuple[int, int, str, str]:

@@ -17,7 +17,7 @@ _LITERAL = re.compile(r"[^\\^$.|?*+()\[\]{}]|\\[^\w\s]")
 
 
 def pattern_of(phrases: Iterable[str]) -> str:
-    """Return a pattern that finds, at the same places, what `(?:phrase|phrase|...)` finds."""
+    """Return a pattern that finds something where `(?:phrase|phrase|...)` does; which of them it finds may differ."""
     groups: dict[str, list[str]] = {}
     others: list[str] = []
     for phrase in phrases:

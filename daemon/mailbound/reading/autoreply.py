@@ -40,7 +40,7 @@ def is_challenger(mail: Mail) -> bool:
 
 def asks_to_prove(mail: Mail) -> bool:
     """Tell whether the subject asks the same. That of a report may repeat the message's own, and does not count."""
-    return bool(phrases.CHALLENGE_SUBJECT.search(mail.small_subject)) and not mail.calls_itself_report
+    return not mail.calls_itself_report and bool(phrases.CHALLENGE_SUBJECT.search(mail.small_subject))
 
 
 def is_automatic(mail: Mail) -> bool:

@@ -27,7 +27,15 @@ _ANSWERED = re.compile(
     rf"\b(?:in reply to|(?:error|server|replied|responded) (?:\S+ ){{0,6}}(?:after|for|following|to)|during|stage:) "
     rf"(?:sending |pipelined |the ){{0,3}}{_COMMAND}"
 )
-_ANSWERS = ("in reply to", "error ", "server ", "replied ", "responded ", "during", "stage:")  # quicker to look for
+_ANSWERS = (
+    "in reply to",
+    "error ",
+    "server ",
+    "replied ",
+    "responded ",
+    "during",
+    "stage:",
+)  # quicker to look for
 _MARKED = re.compile(r"\[(?P<step>mail|rcpt|data)_?(?:from|to)?\]\s*\Z")
 _TRANSCRIPT = re.compile(
     r"(?:>>>|sent:|-->)\s*(?P<step>ehlo|helo|mail|rcpt|data)\b[^\n]{0,300}\n\s*(?:<<<|received:|<--)\s*[45]"

@@ -36,6 +36,7 @@ _REFUSED_CHARSETS = frozenset(
     {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7"}
 )
 
+_MARKED_FROM = re.compile(r"(?m)^>+From ")  # what a mailbox file marks, once for each time that it lay in one
 _WIDE = re.compile(r"utf[-_]?(16|32)[-_]?((?:[bl]e)?)")
 
 _HTML_DROPPED = (("<style", "</style"), ("<script", "</script"), ("<head>", "</head"), ("<!--", "-->"))
@@ -184,7 +185,8 @@ class Part:
         return ""
 
     def _characters(self) -> str:
-        return text_of(self.content[:TEXT_LIMIT], self.parameter("charset")).replace("\r\n", "\n")
+        text = text_of(self.content[:TEXT_LIMIT], self.parameter("charset")).replace("\r\n", "\n")
+        return _MARKED_FROM.sub("From ", text) if ">From " in text else text
 
 
 def parse(raw: bytes) -> Part:
