@@ -114,14 +114,14 @@ def test_where_something_raises_tells_it_apart_and_where_time_runs_out_does_not(
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(structure, "html", SimpleNamespace(unescape=exhausted))
                 structure.plain_text("a")
-        structure.Headers(raw).get(raw)  # bytes have no encode
+        structure.split_header(raw.decode())  # a text has no octets
 
     def exhausted(_: str) -> str:
         raise TooSlow
 
     search = searched(tmp_path, check, b"slow", b"")
     assert sorted(search.found) == [
-        "AttributeError in structure.py:get",
+        "TypeError in structure.py:split_header",
         "too slow in structure.py:plain_text",
     ]
 
