@@ -117,8 +117,8 @@ def test_an_empty_list_says_so(config):
     ("options", "said"),
     [
         (["--activity", "nix"], "there is no activity 'nix'"),
-        (["--mail", "--quarantined"], "--activity and --quarantined are about bounces"),
-        (["--kind", "bounce", "--activity", "spring"], "--activity and --quarantined are about bounces"),
+        (["--mail", "--quarantined"], "--mail and --kind are about mails, the other options about bounces"),
+        (["--kind", "bounce", "--activity", "spring"], "--mail and --kind are about mails"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

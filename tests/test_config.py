@@ -156,7 +156,7 @@ def test_the_sample_is_good_as_it_stands():
     assert loaded.templates.folder == TOP / "templates"
 
 
-@pytest.mark.parametrize("name", ["log", "sending", "breaker", "policy", "inbound", "web"])
+@pytest.mark.parametrize("name", ["log", "sending", "breaker", "guard", "policy", "inbound", "web"])
 def test_the_sample_says_what_the_defaults_are(name):
     section = getattr(config.load(SAMPLE), name)
     assert section == type(section)()

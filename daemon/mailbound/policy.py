@@ -49,6 +49,7 @@ class Sign:
     own_address: bool = True  # it names the address that we mailed, not an alias or a forwarder
     marked_at: datetime | None = None  # when the delivery that it speaks of was sent
     run_halted: bool = False
+    crowded: bool = False  # so many came back alike that it is rather our fault, or a provider's
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +143,19 @@ def _failed(sign: Sign, history: History, now: datetime, limits: Policy) -> Deci
         return Decision(Disposition.NOTED, "the address is undeliverable already", failed)
     category = verdict.category if sign.own_address else Category.UNCLEAR
     if _permanent(verdict, category):
-        reason = _death(category, history, now, limits)
-        if reason is None:
-            return Decision(Disposition.NOTED, _not_yet(category, limits), failed)
-        dead = NewStatus(RecipientStatus.UNDELIVERABLE, category)
-        return Decision(Disposition.APPLIED, reason, failed, dead, Source.HARD_BOUNCE)
+        return _hard(sign, history, category, now=now, limits=limits)
     return _soft(history, category, now, limits, failed)
+
+
+def _hard(sign: Sign, history: History, category: Category, *, now: datetime, limits: Policy) -> Decision:
+    failed = DeliveryEvent.REPORT_FAILED
+    if sign.crowded:
+        return Decision(Disposition.HELD, "too many came back like it: an operator decides first", failed)
+    reason = _death(category, history, now, limits)
+    if reason is None:
+        return Decision(Disposition.NOTED, _not_yet(category, limits), failed)
+    dead = NewStatus(RecipientStatus.UNDELIVERABLE, category)
+    return Decision(Disposition.APPLIED, reason, failed, dead, Source.HARD_BOUNCE)
 
 
 def _before_probation(sign: Sign, history: History) -> bool:

@@ -219,10 +219,9 @@ def _freeze(connection: sa.Connection, run: Run, node_id: int, now: datetime) ->
 
 def _trouble(connection: sa.Connection, run_id: int, limits: Breaker) -> str | None:
     """Return why a run must halt, or None."""
-    counts = tally.of_run(connection, run_id)
-    settled = sum(counts.values()) - counts.get(tally.OPEN, 0) - counts.get("skipped", 0)
-    blame, dead = halting.blame(connection, run_id)
-    return breaker.trips(blame=blame, dead=dead, settled=settled, limits=limits)
+    blame = halting.blame(connection, run_id)
+    settled = tally.tried(connection, [run_id]) if blame else 0
+    return breaker.trips(blame=blame, settled=settled, limits=limits)
 
 
 def _finish(connection: sa.Connection, run: Run, now: datetime) -> bool:

@@ -32,6 +32,8 @@ from mailbound.outbound import Outbound, loop
 from mailbound.outbound.composer import Composer
 from mailbound.scheduler import Parts as SchedulerParts
 from mailbound.scheduler import Scheduler
+from mailbound.watch import Parts as WatchParts
+from mailbound.watch import Watch
 
 log = structlog.get_logger()
 
@@ -261,6 +263,9 @@ def _build(
             )
         ),
         reading,
+        Watch(
+            WatchParts(database=database, limits=settings.guard, lease=common.lease("watching"), clock=_now)
+        ),
     ]
     for name, store in settings.stores.items():
         where = _Where(name, store, numbers[name], relays[name], paces[name])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailbound.cli import bounce_views, explaining, replaying, terminal
+from mailbound.cli import bounce_views, explaining, holding, replaying, terminal
 from mailbound.errors import InputError
 from mailbound.model import Disposition, Kind
 
@@ -85,6 +85,12 @@ def list_(
     *,
     activity: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this activity.")] = None,
     quarantined: Annotated[bool, typer.Option("--quarantined", help="Only what nobody vouches for.")] = False,
+    held: Annotated[bool, typer.Option("--held", help="Only what waits for you.")] = False,
+    hold: Annotated[
+        int | None,
+        typer.Option("--hold", metavar="NUMBER", help="Only of this hold, as `bounce held` shows it."),
+    ] = None,
+    run: Annotated[int | None, typer.Option("--run", metavar="NUMBER", help="Only of this run.")] = None,
     mail: Annotated[
         bool, typer.Option("--mail", help="Inbound mails of every kind instead of bounces.")
     ] = False,
@@ -99,14 +105,14 @@ def list_(
     from mailbound.database import bounces, inbound_mail
 
     mails = mail or bool(kind)
-    if mails and (activity is not None or quarantined):
-        raise InputError("--activity and --quarantined are about bounces, --mail and --kind about mails")
+    which = bounces.Which(activity, run, hold, _dispositions(quarantined=quarantined, held=held))
+    if mails and which != bounces.Which():
+        raise InputError("--mail and --kind are about mails, the other options about bounces")
     with terminal.open_database(context) as database, database.look() as connection:
         if mails:
             rows = inbound_mail.recent(connection, kinds=kind or (), limit=limit)
         else:
-            dispositions = (Disposition.QUARANTINED,) if quarantined else ()
-            rows = bounces.recent(connection, activity=activity, dispositions=dispositions, limit=limit)
+            rows = bounces.recent(connection, which, limit=limit)
     if json:
         names = bounce_views.MAIL if mails else bounce_views.BOUNCE
         terminal.print_json([{name: getattr(row, name) for name in names} for row in rows])
@@ -116,6 +122,11 @@ def list_(
         bounce_views.mails(rows)
     else:
         bounce_views.bounces(rows)
+
+
+def _dispositions(*, quarantined: bool, held: bool) -> tuple[Disposition, ...]:
+    wanted = {Disposition.QUARANTINED: quarantined, Disposition.HELD: held}
+    return tuple(disposition for disposition, is_wanted in wanted.items() if is_wanted)
 
 
 @app.command()
@@ -147,5 +158,8 @@ def show(
 
 
 app.command("explain")(explaining.explain)
+app.command("held")(holding.held)
+app.command("release")(holding.release)
+app.command("discard")(holding.discard)
 app.command("replay")(replaying.replay)
 app.command("undo")(replaying.undo)

@@ -44,6 +44,7 @@ def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
         findings += [
             *_sums(connection),
             *_runs(connection),
+            *_held(connection),
             *_templates(connection, settings.templates.folder),
         ]
         findings += _mail(connection)
@@ -86,6 +87,16 @@ def _runs(connection: sa.Connection) -> Iterator[_Finding]:
             "fault" if run.state is RunState.HALTED else "warning",
             f"{run.activity} is {run.state}: {run.note}",
         )
+
+
+def _held(connection: sa.Connection) -> Iterator[_Finding]:
+    """Give the bounces that wait for an operator."""
+    from mailbound.database import releasing
+
+    for group in releasing.groups(connection):
+        about = f"hold {group.hold}" if group.hold is not None else f"run {group.run}"
+        held = f"{terminal.counted(group.bounces, 'bounce')} held; see `mailbound bounce held`"
+        yield _Finding(about, "fault" if group.hold is not None else "warning", f"{group.why}: {held}")
 
 
 def _templates(connection: sa.Connection, folder: Path) -> Iterator[_Finding]:

@@ -93,17 +93,20 @@ def undo(
     ] = None,
     *,
     replay: Annotated[str | None, typer.Option(help="The name of a replay, as it said at its end.")] = None,
+    hold: Annotated[
+        int | None, typer.Option("--hold", metavar="NUMBER", help="All that was released of this hold.")
+    ] = None,
 ) -> None:
     """Take back what bounces or a replay changed.
 
     That is, wherever the value still stands; what was changed since is left as it is.
     """
     from mailbound.database import bounces as known
-    from mailbound.database import undoing
+    from mailbound.database import holds, undoing
     from mailbound.database.changes import Cause
 
-    if bool(bounces) == bool(replay):
-        raise InputError("name bounces, or a replay with --replay")
+    if sum([bool(bounces), bool(replay), hold is not None]) != 1:
+        raise InputError("name bounces, a replay with --replay, or a hold with --hold")
     now = datetime.now(UTC)
     cause = Cause("command", who=terminal.who())
     with terminal.open_database(context) as database, database.begin() as connection:
@@ -111,6 +114,7 @@ def undo(
             undone = undoing.undo_replay(connection, replay, cause=cause, now=now)
         else:
             numbers = [known.find(connection, number).id for number in bounces or ()]
+            numbers += holds.released(connection, hold) if hold is not None else []
             undone = undoing.undo_bounces(connection, numbers, cause=cause, now=now)
     if replay and not undone.restored and not undone.overtaken:
         raise InputError(f"nothing in the ledger is of a replay {replay!r}, or it was taken back already")

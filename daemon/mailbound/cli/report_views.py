@@ -126,7 +126,7 @@ def of(count: int, sent: int | None) -> str:
 
 def _tell_dispositions(found: dict[str, int]) -> None:
     if held := found[Disposition.HELD]:
-        bars.line(f"{_number(held)} held: their runs are halted, and an operator decides", "yellow")
+        bars.line(f"{_number(held)} held until an operator decides (mailbound bounce held)", "yellow")
     if quarantined := found[Disposition.QUARANTINED]:
         text = f"{_number(quarantined)} quarantined and not counted: nothing shows that they are genuine"
         bars.line(f"{text} (mailbound bounce list --quarantined)", "yellow")

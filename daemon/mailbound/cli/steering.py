@@ -53,10 +53,10 @@ def pause(context: typer.Context, name: Name) -> None:
 def resume(context: typer.Context, name: Name) -> None:
     """Go on with what is paused or halted.
 
-    What came back while it was halted is decided now, so mend first what halted it.
+    What came back while it was halted is decided now, so mend first what halted it. Mass bounces stay held.
     """
     from mailbound import config
-    from mailbound.database import halting
+    from mailbound.database import halting, releasing
 
     settings = config.load(context.obj)
     with terminal.open_database(context) as database, database.begin() as connection:
@@ -64,8 +64,11 @@ def resume(context: typer.Context, name: Name) -> None:
         _move(connection, run, RunEvent.RESUME)
         halting.pardon(connection, run.id)
         released = halting.release(connection, run.id, limits=settings.policy)
+        left = releasing.count(connection, releasing.Which(run=run.id))
     held = f"; {terminal.counted(released, 'held bounce')} applied" if released else ""
     terminal.say(f"run {run.id} of {run.activity} sends again{held}")
+    if left:
+        terminal.say(f"{terminal.counted(left, 'bounce')} of it held still; see `mailbound bounce held`")
 
 
 def cancel(

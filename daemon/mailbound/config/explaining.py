@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from mailbound.config import quantities
 from mailbound.config.accounts import Account, Outbound, Store
-from mailbound.config.sections import Breaker, Config, Inbound, Policy, Sending, Web
+from mailbound.config.sections import Breaker, Config, Guard, Inbound, Policy, Sending, Web
 
 _WIDTH = 100
 _UNITS = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
@@ -22,6 +22,7 @@ def explain(config: Config) -> str:
         ("When a run starts", _starting(config.sending)),
         ("How a delivery proceeds", _sending(config.sending)),
         ("When a run halts by itself", _breaker(config.breaker)),
+        ("When bounces are held", _guard(config.guard)),
         ("What a signed report or the reply of our own relay does", _policy(config.policy)),
         ("What becomes of inbound mail", _inbound(config.inbound)),
         ("How recipients unsubscribe", _unsubscribing(config.web)),
@@ -118,11 +119,26 @@ def _breaker(breaker: Breaker) -> Iterator[str]:
         f"When {_many(breaker.blame_count, 'refusal')} blame us (blocked, reputation, authentication, "
         f"policy) and they are {_percent(breaker.blame_share)} or more of what is settled."
     )
+    yield "Then what comes back of it is held until it is resumed. A run with mass bounces halts, too."
+
+
+def _guard(guard: Guard) -> Iterator[str]:
     yield (
-        f"When {_many(breaker.bounce_count, 'permanent bounce')} blame the address and they "
-        f"are {_percent(breaker.bounce_share)} or more of what is settled: so many do not die at once."
+        f"When {_many(guard.count, 'permanent bounce')} within {_time(guard.window)} are of one run, and "
+        f"{_percent(guard.run_share)} or more of what it has settled: so many do not die at once."
     )
-    yield "Then its changes of opt-in and status are held until an operator looks."
+    yield (
+        f"When as many have one text, or come from the hosts of one domain, and are {_percent(guard.alike_share)} or "
+        "more of what their runs have settled."
+    )
+    yield (
+        f"When as many are of one recipient domain, and {_percent(guard.domain_share)} or more of what went there. "
+        "Then the run goes on."
+    )
+    yield (
+        "What they changed already is taken back, what comes after them is held like them, and an operator releases "
+        "or discards it."
+    )
 
 
 def _policy(policy: Policy) -> Iterator[str]:

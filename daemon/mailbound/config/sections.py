@@ -144,8 +144,16 @@ class Breaker(Section):
 
     blame_count: Count = 20
     blame_share: Share = 0.05
-    bounce_count: Count = 50
-    bounce_share: Share = 0.20
+
+
+class Guard(Section):
+    """`[guard]`: when bounces are so many and so alike that an operator must look before they count."""
+
+    window: PositiveDuration = timedelta(days=1)
+    count: Count = 50
+    run_share: Share = 0.20
+    alike_share: Share = 0.05
+    domain_share: Share = 0.50
 
 
 class Policy(Section):
@@ -195,6 +203,7 @@ class Config(Section):
     templates: Templates = Field(default_factory=Templates)
     sending: Sending = Field(default_factory=Sending)
     breaker: Breaker = Field(default_factory=Breaker)
+    guard: Guard = Field(default_factory=Guard)
     policy: Policy = Field(default_factory=Policy)
     inbound: Inbound = Field(default_factory=Inbound)
     web: Web = Field(default_factory=Web)

@@ -10,13 +10,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound import address as addresses
-from mailbound import policy, tokens
+from mailbound import guard, policy, tokens
 from mailbound.config import Policy
-from mailbound.database import activities, changes, deliveries
+from mailbound.database import activities, changes, deliveries, histories, holds
 from mailbound.database.changes import Cause
+from mailbound.database.holds import Hold
 from mailbound.database.tables import activity as activity_table
-from mailbound.database.tables import address, bounce, change, delivery, recipient, recipient_status, run
+from mailbound.database.tables import address, bounce, change, delivery, recipient, run
 from mailbound.errors import InputError
+from mailbound.guard import Traits
 from mailbound.lifecycle import DeliveryState, RunState
 from mailbound.model import (
     Action,
@@ -24,13 +26,10 @@ from mailbound.model import (
     Disposition,
     Evidence,
     Kind,
-    RecipientStatus,
     Verdict,
 )
-from mailbound.policy import Decision, History, Past, Sign
+from mailbound.policy import Decision, History, Sign
 from mailbound.status import StatusCode
-
-_COUNTED = (Disposition.APPLIED.value, Disposition.NOTED.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +71,13 @@ def record(
 
     The ledger names `cause`, which is the finding itself unless something else made us look.
     """
-    target = _target(connection, finding)
-    if target is None and finding.recipient_id is None:
-        finding = replace(finding, evidence=Evidence.UNSIGNED, delivery_id=None)
-    sign, history = _sign(finding, target), _history(connection, finding, target, limits)
-    decision = policy.decide(sign, history, now=finding.at, limits=limits)
-    bounce_id = _insert(connection, finding, target, sign, decision)
+    finding, target = _proven(connection, finding)
+    hold = _hold(connection, finding, target)
+    sign = replace(_sign(finding, target), crowded=hold is not None)
+    decision = policy.decide(
+        sign, _history(connection, finding, target, limits), now=finding.at, limits=limits
+    )
+    bounce_id = _insert(connection, finding, target, sign, decision, hold=hold)
     if bounce_id is None:
         return None
     state = _apply(connection, bounce_id, finding, decision, target, cause=cause or Cause(finding.kind))
@@ -87,9 +87,12 @@ def record(
 def judge_again(
     connection: sa.Connection, bounce_id: int, finding: Finding, *, limits: Policy, cause: Cause | None = None
 ) -> Decision:
-    """Give a recorded bounce, whose effects were none or are undone, the verdict of `finding` and what follows."""
-    target = _target(connection, finding)
-    sign = _sign(finding, target)
+    """Give a recorded bounce, whose effects were none or are undone, the verdict of `finding` and what follows.
+
+    It is not held again: whoever asks has looked at it.
+    """
+    finding, target = _proven(connection, finding)
+    sign = replace(_sign(finding, target), run_halted=False)
     decision = policy.decide(
         sign, _history(connection, finding, target, limits), now=finding.at, limits=limits
     )
@@ -101,9 +104,7 @@ def judge_again(
 
 def consider(connection: sa.Connection, finding: Finding, *, limits: Policy) -> Decision:
     """Return what `record` would decide, and write nothing."""
-    target = _target(connection, finding)
-    if target is None and finding.recipient_id is None:
-        finding = replace(finding, evidence=Evidence.UNSIGNED, delivery_id=None)
+    finding, target = _proven(connection, finding)
     history = _history(connection, finding, target, limits)
     return policy.decide(_sign(finding, target), history, now=finding.at, limits=limits)
 
@@ -113,12 +114,13 @@ def doubt(connection: sa.Connection, finding: Finding) -> str:
     return _doubt(_named(connection, finding), finding) if finding.delivery_id is not None else ""
 
 
-def _target(connection: sa.Connection, finding: Finding) -> Any | None:
-    """Return the delivery that a finding speaks of, or None where its evidence does not hold."""
-    if finding.delivery_id is None:
-        return None
-    row = _named(connection, finding)
-    return None if _doubt(row, finding) else row
+def _proven(connection: sa.Connection, finding: Finding) -> tuple[Finding, Any | None]:
+    """Return a finding with the delivery that it speaks of; one whose evidence does not hold speaks of none."""
+    row = _named(connection, finding) if finding.delivery_id is not None else None
+    target = None if row is None or _doubt(row, finding) else row
+    if target is None and finding.recipient_id is None:
+        finding = replace(finding, evidence=Evidence.UNSIGNED, delivery_id=None)
+    return finding, target
 
 
 def _named(connection: sa.Connection, finding: Finding) -> Any | None:
@@ -130,6 +132,7 @@ def _named(connection: sa.Connection, finding: Finding) -> Any | None:
             run.c.day,
             activity_table.c.store_id,
             address.c.key,
+            holds.are_open(activity_table.c.store_id).label("guarded"),
         )
         .join(run, run.c.id == delivery.c.run_id)
         .join(activity_table, activity_table.c.id == run.c.activity_id)
@@ -170,6 +173,23 @@ def _sign(finding: Finding, target: Any | None) -> Sign:
     )
 
 
+def _hold(connection: sa.Connection, finding: Finding, target: Any | None) -> Hold | None:
+    """Return the hold that a finding belongs to: of bounces that are so many and so alike that nobody believes them."""
+    verdict = finding.verdict
+    deadly = finding.action is Action.FAILED and verdict.permanent and verdict.category in guard.DEADLY
+    if target is None or not target.guarded or not deadly:
+        return None
+    domain = target.key.rpartition("@")[2]
+    traits = Traits(target.run_id, _gist(finding, target.key), finding.remote_mta, domain)
+    return holds.first_fitting(holds.open_ones(connection, store_id=target.store_id), traits)
+
+
+def _gist(finding: Finding, address: str) -> str:
+    """Return what a finding says of anybody; where it has no words, its status code."""
+    status = finding.verdict.status
+    return guard.gist(finding.diagnostic, address) or (f"status {status}" if status else "")
+
+
 def _same(text: str, key: str) -> bool:
     return addresses.same(text, key)
 
@@ -177,57 +197,23 @@ def _same(text: str, key: str) -> bool:
 def _history(connection: sa.Connection, finding: Finding, target: Any | None, limits: Policy) -> History:
     if target is None:
         return History()
-    known = connection.execute(
-        sa.select(recipient_status).where(recipient_status.c.address_id == target.address_id)
-    ).one_or_none()
-    status = RecipientStatus(known.status) if known else RecipientStatus.DELIVERABLE
-    if known and known.until is not None and known.until <= finding.at:
-        status = RecipientStatus.DELIVERABLE
-    success = _last_success(connection, target.address_id, before=finding.at - limits.quiet_success)
-    conditions = [
-        bounce.c.address_id == target.address_id,
-        bounce.c.action == Action.FAILED,
-        bounce.c.disposition.in_(_COUNTED),
-        bounce.c.at <= finding.at,
-    ]
-    if success is not None:
-        conditions.append(bounce.c.at > success)
-    rows = connection.execute(
-        sa.select(bounce.c.at, bounce.c.category, bounce.c.permanent).where(*conditions).order_by(bounce.c.at)
+    return histories.of_address(
+        connection,
+        target.address_id,
+        delivery_id=target.id,
+        at=finding.at,
+        quiet_before=finding.at - limits.quiet_success,
     )
-    arrived = sa.exists().where(
-        bounce.c.delivery_id == target.id,
-        bounce.c.action.in_((Action.DELIVERED.value, Action.RELAYED.value, Action.EXPANDED.value)),
-    )
-    return History(
-        status=status,
-        since=known.since if known else None,
-        failures=[Past(row.at, Category(row.category), row.permanent) for row in rows],
-        arrived=bool(connection.execute(sa.select(arrived)).scalar()),
-    )
-
-
-def _last_success(connection: sa.Connection, address_id: int, *, before: datetime) -> datetime | None:
-    """Return when mail last arrived: a report said so, or it was accepted before `before` and nothing came back."""
-    reported = sa.select(sa.func.max(bounce.c.at)).where(
-        bounce.c.address_id == address_id, bounce.c.action == Action.DELIVERED
-    )
-    quiet = (
-        sa.select(sa.func.max(delivery.c.settled_at))
-        .join(recipient, recipient.c.id == delivery.c.recipient_id)
-        .where(
-            recipient.c.address_id == address_id,
-            delivery.c.address_id == address_id,
-            delivery.c.state == DeliveryState.ACCEPTED,
-            delivery.c.settled_at <= before,
-        )
-    )
-    moments = [connection.execute(query).scalar() for query in (reported, quiet)]
-    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _insert(
-    connection: sa.Connection, finding: Finding, target: Any | None, sign: Sign, decision: Decision
+    connection: sa.Connection,
+    finding: Finding,
+    target: Any | None,
+    sign: Sign,
+    decision: Decision,
+    *,
+    hold: Hold | None,
 ) -> int | None:
     named = finding.addresses[-1] if finding.addresses else (target.key if target else "")
     values = {
@@ -247,6 +233,8 @@ def _insert(
         "remote_mta": finding.remote_mta[:255],
         "disposition": decision.disposition,
         "why": decision.why,
+        "gist": _gist(finding, target.key if target else named),
+        "hold_id": hold.id if hold and decision.disposition is Disposition.HELD else None,
         **_judged(finding, sign),
     }
     insert = changes.upsert(connection, bounce).values(values).on_conflict_do_nothing().returning(bounce.c.id)
@@ -336,20 +324,28 @@ def _opt_out(
         )
 
 
-def recent(
-    connection: sa.Connection,
-    *,
-    activity: str | None = None,
-    dispositions: Sequence[Disposition] = (),
-    limit: int = 50,
-) -> Sequence[Any]:
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which bounces are meant: all, or only those of an activity, of a run, of a hold, or that became something."""
+
+    activity: str | None = None
+    run: int | None = None
+    hold: int | None = None
+    dispositions: tuple[Disposition, ...] = ()
+
+
+def recent(connection: sa.Connection, which: Which = Which(), *, limit: int = 50) -> Sequence[Any]:
     """Return bounces, the latest first. Raises InputError for an unknown activity."""
     query = sa.select(bounce).order_by(bounce.c.id.desc()).limit(limit)
-    if activity is not None:
-        activity_id = activities.find(connection, activity).id
+    if which.activity is not None:
+        activity_id = activities.find(connection, which.activity).id
         query = query.join(run, run.c.id == bounce.c.run_id).where(run.c.activity_id == activity_id)
-    if dispositions:
-        query = query.where(bounce.c.disposition.in_(dispositions))
+    if which.run is not None:
+        query = query.where(bounce.c.run_id == which.run)
+    if which.hold is not None:
+        query = query.where(bounce.c.hold_id == which.hold)
+    if which.dispositions:
+        query = query.where(bounce.c.disposition.in_(which.dispositions))
     return connection.execute(query).all()
 
 

@@ -122,7 +122,7 @@ def _clear(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
     ids = list(connection.execute(mails).scalars())
     connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id.in_(ids)))
     connection.execute(inbound_mail.update().where(inbound_mail.c.id.in_(ids)).values(subject=""))
-    connection.execute(bounce.update().where(which).values(address="", diagnostic=""))
+    connection.execute(bounce.update().where(which).values(address="", diagnostic="", gist=""))
 
 
 def _suppress(connection: sa.Connection, hashes: Iterable[str], now: datetime) -> None:

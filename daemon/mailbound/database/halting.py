@@ -10,27 +10,18 @@ from mailbound.database.tables import bounce, run
 from mailbound.model import Action, Category, Disposition, Fault
 
 _BLAMES_US = tuple(category.value for category in Category if category.fault is Fault.SENDER)
-_BLAMES_ADDRESS = tuple(category.value for category in Category if category.fault is Fault.ADDRESS)
 
 
-def blame(connection: sa.Connection, run_id: int) -> tuple[int, int]:
-    """Return how many failures of a run blame us, and how many say for good that an address is dead.
-
-    What came before an operator last resumed the run does not count.
-    """
+def blame(connection: sa.Connection, run_id: int) -> int:
+    """Return how many failures of a run blame us; what came before an operator last resumed it does not count."""
     pardoned = sa.select(run.c.pardoned_through).where(run.c.id == run_id).scalar_subquery()
-    counts = connection.execute(
-        sa.select(
-            sa.func.count(sa.case((bounce.c.category.in_(_BLAMES_US), 1))),
-            sa.func.count(sa.case((bounce.c.category.in_(_BLAMES_ADDRESS) & bounce.c.permanent, 1))),
-        ).where(
-            bounce.c.run_id == run_id,
-            bounce.c.action == Action.FAILED,
-            bounce.c.category.in_(_BLAMES_US + _BLAMES_ADDRESS),
-            bounce.c.id > pardoned,
-        )
-    ).one()
-    return counts[0], counts[1]
+    count = sa.select(sa.func.count()).where(
+        bounce.c.run_id == run_id,
+        bounce.c.action == Action.FAILED,
+        bounce.c.category.in_(_BLAMES_US),
+        bounce.c.id > pardoned,
+    )
+    return int(connection.execute(count).scalar_one())
 
 
 def pardon(connection: sa.Connection, run_id: int) -> None:
@@ -40,9 +31,9 @@ def pardon(connection: sa.Connection, run_id: int) -> None:
 
 
 def release(connection: sa.Connection, run_id: int, *, limits: Policy) -> int:
-    """Decide anew about what was held while a run was halted; return how many changed something.
+    """Decide anew about what was held since a run was halted; return how many changed something.
 
-    The run must have been resumed, else it is held again.
+    What is in a hold, as it came back in a mass, stays held: `releasing` is for that.
     """
     held = sa.select(bounce).where(_held(run_id))
     decisions = [
@@ -53,10 +44,12 @@ def release(connection: sa.Connection, run_id: int, *, limits: Policy) -> int:
 
 
 def discard(connection: sa.Connection, run_id: int) -> int:
-    """Let what was held while a run was halted count for nothing; return how many bounces that were."""
+    """Let what was held since a run was halted count for nothing; return how many bounces that were."""
     values = {"disposition": Disposition.UNDONE, "why": "its run was cancelled while it was halted"}
     return connection.execute(bounce.update().where(_held(run_id)).values(values)).rowcount
 
 
 def _held(run_id: int) -> sa.ColumnElement[bool]:
-    return (bounce.c.run_id == run_id) & (bounce.c.disposition == Disposition.HELD)
+    return (
+        (bounce.c.run_id == run_id) & (bounce.c.disposition == Disposition.HELD) & bounce.c.hold_id.is_(None)
+    )

@@ -335,6 +335,8 @@ bounce = Table(  # EMLBOUNCED
     Column("rule_version", String(32), nullable=False, server_default=""),
     Column("disposition", String(12), nullable=False),
     Column("why", String(255), nullable=False, server_default=""),  # the policy's sentence
+    Column("gist", String(160), nullable=False, server_default=""),  # what the diagnostic says of anybody
+    Column("hold_id", Id),  # of a mass bounce
     # A report counts once, however often and by whichever mailbox it comes.
     UniqueConstraint(
         "delivery_id", "attempt", "recipient_id", "action", "status_class", name="uq_bounce_effect"
@@ -343,6 +345,30 @@ bounce = Table(  # EMLBOUNCED
     Index("ix_bounce_address", "address_id", "at"),
     Index("ix_bounce_run", "run_id", "category"),
     Index("ix_bounce_at", "at"),
+)
+_partial("ix_bounce_waiting", "disposition IN ('held', 'quarantined')", bounce.c.disposition, bounce.c.id)
+_partial("ix_bounce_hold", "hold_id IS NOT NULL", bounce.c.hold_id)
+
+hold = Table(  # mass bounces: what comes back alike is held until an operator has looked
+    "hold",
+    metadata,
+    _id(),
+    Column("store_id", Integer, ForeignKey("store.id"), nullable=False),
+    Column("trait", String(8), nullable=False),  # what they have in common: run, text, remote, domain
+    Column("subject", String(255), nullable=False),
+    Column("why", String(255), nullable=False),
+    Column("opened_at", Utc, nullable=False),
+    Column("settled_at", Utc),
+    Column("who", String(64), nullable=False, server_default=""),
+)
+Index(
+    "uq_hold_open",
+    hold.c.store_id,
+    hold.c.trait,
+    hold.c.subject,
+    unique=True,
+    sqlite_where=text("settled_at IS NULL"),
+    postgresql_where=text("settled_at IS NULL"),
 )
 
 node = Table(
@@ -369,5 +395,6 @@ token_key = Table(
     Column("id", SmallInteger, primary_key=True, autoincrement=False),
     Column("secret", LargeBinary, nullable=False),
     Column("created_at", Utc, nullable=False),
-    Column("retired_at", Utc),
+    Column("retired_at", Utc),  # it signs no more, and still verifies
+    Column("revoked_at", Utc),  # what it signed counts as forged
 )

@@ -6,6 +6,7 @@ Open states count as `open`. A row belongs to one node, so that no two hosts wai
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -16,6 +17,12 @@ from mailbound.database.tables import delivery, tally
 from mailbound.lifecycle import DeliveryState
 
 OPEN = "open"
+_UNTRIED = (
+    OPEN,
+    DeliveryState.SKIPPED.value,
+    DeliveryState.FAILED.value,
+    DeliveryState.CANCELLED.value,
+)
 
 
 class Moves:
@@ -69,6 +76,16 @@ def of_run(connection: sa.Connection, run_id: int) -> dict[str, int]:
         .group_by(tally.c.outcome)
     )
     return {name: int(count) for name, count in connection.execute(counts) if count}
+
+
+def tried(connection: sa.Connection, run_ids: Collection[int], *, domain_id: int | None = None) -> int:
+    """Return how many deliveries of some runs were tried and are settled, of all or of one domain."""
+    query = sa.select(sa.func.coalesce(sa.func.sum(tally.c.count), 0)).where(
+        tally.c.run_id.in_(run_ids), tally.c.outcome.not_in(_UNTRIED)
+    )
+    if domain_id is not None:
+        query = query.where(tally.c.domain_id == domain_id)
+    return int(connection.execute(query).scalar_one())
 
 
 def differences(connection: sa.Connection) -> list[tuple[int, str, int, int]]:

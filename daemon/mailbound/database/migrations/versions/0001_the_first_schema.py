@@ -104,6 +104,7 @@ def upgrade() -> None:
         sa.Column("secret", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", Utc(), nullable=False),
         sa.Column("retired_at", Utc(), nullable=True),
+        sa.Column("revoked_at", Utc(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_token_key")),
     )
     op.create_table(
@@ -212,6 +213,8 @@ def upgrade() -> None:
         sa.Column("rule_version", sa.String(length=32), server_default="", nullable=False),
         sa.Column("disposition", sa.String(length=12), nullable=False),
         sa.Column("why", sa.String(length=255), server_default="", nullable=False),
+        sa.Column("gist", sa.String(length=160), server_default="", nullable=False),
+        sa.Column("hold_id", Id, nullable=True),
         sa.ForeignKeyConstraint(["mail_id"], ["inbound_mail.id"], name=op.f("fk_bounce_mail_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_bounce")),
         sa.UniqueConstraint(
@@ -223,6 +226,43 @@ def upgrade() -> None:
     op.create_index(op.f("ix_bounce_mail_id"), "bounce", ["mail_id"], unique=False)
     op.create_index("ix_bounce_recipient", "bounce", ["recipient_id", "at"], unique=False)
     op.create_index("ix_bounce_run", "bounce", ["run_id", "category"], unique=False)
+    op.create_index(
+        "ix_bounce_waiting",
+        "bounce",
+        ["disposition", "id"],
+        unique=False,
+        sqlite_where=sa.text("disposition IN ('held', 'quarantined')"),
+        postgresql_where=sa.text("disposition IN ('held', 'quarantined')"),
+    )
+    op.create_index(
+        "ix_bounce_hold",
+        "bounce",
+        ["hold_id"],
+        unique=False,
+        sqlite_where=sa.text("hold_id IS NOT NULL"),
+        postgresql_where=sa.text("hold_id IS NOT NULL"),
+    )
+    op.create_table(
+        "hold",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("store_id", sa.Integer(), nullable=False),
+        sa.Column("trait", sa.String(length=8), nullable=False),
+        sa.Column("subject", sa.String(length=255), nullable=False),
+        sa.Column("why", sa.String(length=255), nullable=False),
+        sa.Column("opened_at", Utc(), nullable=False),
+        sa.Column("settled_at", Utc(), nullable=True),
+        sa.Column("who", sa.String(length=64), server_default="", nullable=False),
+        sa.ForeignKeyConstraint(["store_id"], ["store.id"], name=op.f("fk_hold_store_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_hold")),
+    )
+    op.create_index(
+        "uq_hold_open",
+        "hold",
+        ["store_id", "trait", "subject"],
+        unique=True,
+        sqlite_where=sa.text("settled_at IS NULL"),
+        postgresql_where=sa.text("settled_at IS NULL"),
+    )
 
     op.create_table(
         "inbound_raw",
@@ -390,6 +430,26 @@ def downgrade() -> None:
 
     op.drop_table("recipient")
     op.drop_table("inbound_raw")
+    op.drop_index(
+        "uq_hold_open",
+        table_name="hold",
+        sqlite_where=sa.text("settled_at IS NULL"),
+        postgresql_where=sa.text("settled_at IS NULL"),
+    )
+
+    op.drop_table("hold")
+    op.drop_index(
+        "ix_bounce_hold",
+        table_name="bounce",
+        sqlite_where=sa.text("hold_id IS NOT NULL"),
+        postgresql_where=sa.text("hold_id IS NOT NULL"),
+    )
+    op.drop_index(
+        "ix_bounce_waiting",
+        table_name="bounce",
+        sqlite_where=sa.text("disposition IN ('held', 'quarantined')"),
+        postgresql_where=sa.text("disposition IN ('held', 'quarantined')"),
+    )
     op.drop_index("ix_bounce_run", table_name="bounce")
     op.drop_index("ix_bounce_recipient", table_name="bounce")
     op.drop_index(op.f("ix_bounce_mail_id"), table_name="bounce")
