@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from mailbound import tokens
 from mailbound.model import Kind
 from mailbound.reading import read
 from mailbound.reading.phase import Phase, told
@@ -129,9 +130,87 @@ def test_a_parcel_is_no_message():
 def test_a_reverse_path_of_a_person_speaks_against_a_report():
     body = "Your message could not be delivered:\n\n  bob@far.example\n"
     subject = "Undeliverable mail"
-    assert read(mail("gate@corp.example", subject, body)).kind is Kind.BOUNCE
-    path = "Return-Path: <alice@corp.example>\n"
+    assert read(mail("gate@corp.example", subject, body)).kind is Kind.ORDINARY
+    path = "Return-Path: <gate@corp.example>\n"
     assert read(mail("gate@corp.example", subject, body, extra=path)).kind is Kind.ORDINARY
+    assert read(mail("gate@corp.example", subject, body, extra="Return-Path: <>\n")).kind is Kind.BOUNCE
+
+
+def test_what_comes_to_a_return_path_of_ours_is_by_a_program():
+    key = tokens.Key(1, b"k")
+    token = tokens.for_delivery(key, tokens.Purpose.RETURN_PATH, 7, attempt=1, day=20000)
+    to = f"Return-Path: <gate@corp.example>\nDelivered-To: bounces+{token}@sender.example\n"
+    body = "Your message could not be delivered:\n\n  bob@far.example\n"
+    assert read(mail("gate@corp.example", "Undeliverable mail", body, extra=to)).kind is Kind.BOUNCE
+
+
+OWN = "Your message could not be delivered:\n\nbob@far.example: 550 5.1.1 no such user\n\n"
+GIVEN_BACK = "--- Original message follows ---\n\nFrom: {}\nTo: bob@far.example\nSubject: Spring\n\nHi\n"
+
+
+@pytest.mark.parametrize(
+    ("intro", "author", "kind"),
+    [
+        ("", "News <news@sender.example>", Kind.BOUNCE),
+        ("", "gate@corp.example", Kind.ORDINARY),
+        ("", "carl@other.example", Kind.ORDINARY),
+        ("This came back today.\n\n", "News <news@sender.example>", Kind.ORDINARY),
+        ("Hallo,\n\n", "News <news@sender.example>", Kind.ORDINARY),
+        ("A ticket was opened.\n\n", "News <news@sender.example>", Kind.ORDINARY),
+    ],
+)
+def test_a_message_goes_back_to_its_author_without_a_word_of_anybody(intro, author, kind):
+    path = "Return-Path: <gate@corp.example>\n"
+    body = f"{intro}{OWN}{GIVEN_BACK.format(author)}"
+    assert read(mail("gate@corp.example", "Undeliverable mail", body, extra=path)).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("extra", "body", "kind"),
+    [
+        ("", "{}", Kind.BOUNCE),
+        ("In-Reply-To: <a@x.example>\n", "{}", Kind.BOUNCE),
+        ("In-Reply-To: <a@x.example>\n", "Hello,\n\n{}", Kind.ORDINARY),
+        ("In-Reply-To: <a@x.example>\n", "{}\n-- \nRolf\n", Kind.ORDINARY),
+        ("List-Id: <l.far.example>\n", "{}", Kind.ORDINARY),
+        ("X-Mailer: Apple Mail\n", "{}", Kind.ORDINARY),
+        ("Return-Path: <rolf@other.example>\n", "{}", Kind.ORDINARY),
+        ("Return-Path: <rolf@mx.far.example>\n", "{}", Kind.BOUNCE),
+    ],
+)
+def test_a_postmaster_reports_or_writes_in_person(extra, body, kind):
+    assert read(mail("postmaster@far.example", "Your mail", body.format(OWN), extra=extra)).kind is kind
+
+
+def test_a_name_before_an_address_of_a_person_makes_no_mail_system():
+    body = "Your messages were not delivered:\n\n  invoice@bank.example\n  orders@shop.example\n"
+    extra = "Return-Path: <bounce@evil.example>\n"
+    sender = '"Mail Delivery System" <noreply@evil.example>'
+    raw = mail(sender, "Undelivered Mail Returned to Sender", body, extra=extra)
+    assert read(raw).kind is Kind.ORDINARY
+
+
+def test_success_in_words_may_speak_of_errors_further_below():
+    body = (
+        "Your message was successfully delivered to the destination(s)\nlisted below. You may still receive\n"
+        "notifications of mail delivery errors from other systems.\n\n<bob@far.example>: 250 2.0.0 Ok\n"
+    )
+    raw = mail("MAILER-DAEMON@far.example", "Successful Mail Delivery Report", body)
+    assert read(raw).kind is Kind.SUCCESS
+
+
+def test_the_code_of_a_transcript_is_that_of_the_failure():
+    body = "Your message was not delivered:\n\n  bob@far.example\n\n<-- 250 2.1.0 Ok\n<-- 550 5.1.1 no such user\n"
+    report = read(mail("MDaemon@far.example", "Permanent Delivery Failure", body))
+    assert [str(one.status) for one in report.recipients] == ["5.1.1"]
+
+
+def test_the_code_may_stand_in_a_paragraph_of_its_own():
+    body = (
+        "Sua mensagem para bob@far.example não foi entregue.\n\nA resposta foi:\n\n550 5.1.1 no such user\n"
+    )
+    report = read(mail("mailer-daemon@far.example", "Delivery Status Notification (Failure)", body))
+    assert [str(one.status) for one in report.recipients] == ["5.1.1"]
 
 
 def test_a_report_on_tls_is_no_report_on_deliveries():

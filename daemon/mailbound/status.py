@@ -38,6 +38,12 @@ class StatusCode:
         return cls(int(match[1]), int(match[2]), int(match[3])) if match else None
 
     @classmethod
+    def find_failure(cls, text: str) -> StatusCode | None:
+        """Return the first status code in `text` that is none of success, or None: a transcript shows both."""
+        matches = _STATUS.finditer(text)
+        return next((cls(int(m[1]), int(m[2]), int(m[3])) for m in matches if m[1] != "2"), None)
+
+    @classmethod
     def of_reply(cls, reply: Reply) -> StatusCode | None:
         """Return the first code in `reply` whose class is that of the reply (RFC 2034 §4), or None."""
         for line in reply.text.splitlines():

@@ -203,5 +203,6 @@ def _action(value: str, status: StatusCode | None) -> Action | None:
 def _status(stated: StatusCode | None, text: str) -> StatusCode | None:
     """Return the Status, but the code in the diagnostic where the Status says no more than its class."""
     if stated is None or stated.is_bare:
-        return StatusCode.find(text) or stated
+        failed = stated is None or stated.class_ != 2
+        return (StatusCode.find_failure(text) if failed else StatusCode.find(text)) or stated
     return stated

@@ -32,7 +32,7 @@ DAEMON = any_of(
     r"mail (?:system|administrator|transfer agent)",
     r"double-bounce|microsoftexchange\w*|[\w-]*mail[-_]?error|mdaemon",
     prefix=r"(?:^|[<\"\s(])",
-    suffix=r"(?:@|[>\")\s]|$)",
+    suffix=r"(?:\\?@|[>\")\s]|$)",
 )
 """The names that mail systems write in From."""
 
@@ -51,6 +51,12 @@ SYSTEM = any_of(
     prefix=r"(?:^|[<\"(])",
 )
 """Those that only programs bear. A postmaster is a person, too, and an administrator any phisher."""
+
+MAIL_CLIENT = any_of(
+    r"outlook|thunderbird|mozilla|apple mail|iphone|ipad|\bmutt\b|evolution|kmail|the bat|eudora",
+    r"roundcube|squirrelmail|horde|claws|sylpheed|k-9|webmail|pegasus|alpine|becky",
+)
+"""The programs with which people write."""
 
 REPORT_SUBJECT = any_of(
     r"un-?deliver|nondeliver|unzustellbar|non remis|no se puede entregar",
@@ -93,12 +99,34 @@ MESSAGE = any_of(
 )
 """What mail systems send, and to whom."""
 
+YOURS = any_of(
+    r"\b(?:your|the following|the attached|the original|this) (?:\w+ ){0,2}?(?:e-?)?(?:mail|message|delivery)s?\b",
+    r"\b(?:mail|message)s? (?:that )?(?:you|to) |recipient|empf[aä]nger|destinat|geadresseerde|ontvanger|adresat",
+    r"odbiorc|mottagar|mottaker|modtager|vastaanottaj|c[ií]mzett|p[rř][ií]jemc|al\w?c\w?(?:ya|lar)|παραλήπτ",
+    r"получател|одержувач|адресат|宛先|受信者|收件人|收信人|수신자",
+    r"받는 ?사람|\A\s*[^\n:]{3,60}: *<?[^\s<>@]+@[^\s<>@]+>?\s*$",
+    r"\b(?:ihre?|deine?|die|votre|ton|le|su|tu|el|il|la|o|a|uw|je|het|twoja|vaše?|ditt?|din) "
+    r"(?:e-?mail|mail|nachricht|message|courriel|mensaje|correo|messaggio|mensagem|bericht|wiadomość|zpr[aá]v\w*|meddelande|melding|besked)",
+    r"письмо|сообщение|メール|メッセージ|邮件|郵件|메일",
+)
+"""How a report speaks to whoever sent the message: of theirs, or of its recipients."""
+
 PERSONAL = any_of(
     r"\?|\b(?:my|thanks|anyone|everybody|click|mein\w*|deine?\w*|hallo|bonjour|hola)\b",
     r"\bi (?:get|got|tried|keep|see|have|sent)\b|please (?:help|advi[sc]e|tell|note)",
     r"\bdear (?:all|customer|friend|sir|subscriber|user|valued)|https?://",
 )
 """What a person says before they show a report to somebody."""
+
+CONVERSING = any_of(
+    r"\A\s*(?:hi|hello|hey|dear|hallo|bonjour|salut|hola|ciao|ol[aá]|cze[sś][cć])\b",
+    r"\A\s*(?:guten \w+|sehr geehrte\w*|liebe[rs]?|beste)\b",
+    r"\A\s*(?:good (?:day|morning|afternoon|evening)|thanks?|thank you|yes|no|sorry|you (?:wrote|asked|said))\b",
+    r"^> |^.{0,200}\b(?:wrote|writes|schrieb|a écrit|escribió|ha scritto|escreveu|schreef|пишет|писал\w*)\s*:\s*$",
+    r"^(?:kind |best |many )?(?:regards|greetings|cheers|sincerely|gr[uü](?:ß|ss)e?|cordialement|saludos|saluti)\b",
+    r"^-- ?$|^-{2,} ?original (?:message|nachricht) ?-{2,}",
+)
+"""By what a person who answers shows: a greeting, a quotation, a signature."""
 
 UNDELIVERED = any_of(
     r"(?:not|n['\u2019]t|never|cannot)(?: yet)?(?: been| be)?(?: able to(?: be)?)?(?: successfully)? "
@@ -181,7 +209,7 @@ ABSENCE_SUBJECT = any_of(
     r"on vacation|vacation (?:reply|message|notice)|holiday notice|abwesen|nicht im (?:b[uü]ro|haus)",
     r"urlaub(?:s\w+)?\W*$",
     r"afwezig|absence\b|absen(?:t|ce) du bureau|fuera de (?:la )?oficina|ausente|fuori (?:sede|ufficio)|assente",
-    r"poza biurem|frånvaro|ute av|нет на месте|自動(?:返信|応答)|自动(?:回复|答复)|自動回覆|부재중",
+    r"poza biurem|frånvaro|ute av|нет на месте|부재 ?중|自動(?:返信|応答)|自动(?:回复|答复)|自動回覆",
     r"thank you for (?:contacting|your (?:e-?mail|message|inquiry))|we (?:have )?received your (?:e-?mail|message)",
     r"(?:your )?(?:ticket|request|case|enquiry) .*\breceived\b|no longer (?:with|works?|employed|at)",
     prefix=r"(?:(?:re|aw|antw|sv|vs)\s*:\W*){0,5}",

@@ -78,7 +78,8 @@ def guess(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]]:
 
 def _reports(mail: Mail, said: dict[str, str]) -> tuple[RecipientReport, ...]:
     if len(said) == 1:  # the reason may stand anywhere
-        said = {name: text if _says_why(text) else mail.words for name, text in said.items()}
+        says = _says_code if _says_code(mail.words) else _says_why
+        said = {name: text if says(text) else mail.words for name, text in said.items()}
     action = action_of(mail)
     return tuple(_report(name, text, action) for name, text in said.items())
 
@@ -88,7 +89,10 @@ def action_of(mail: Mail) -> Action:
     early = f"{mail.small_subject}\n{mail.small_words[:OPENING_LIMIT]}"
     if LATER.search(early) and not GAVE_UP.search(early):
         return Action.DELAYED
-    if not _REPLY.search(mail.words) and DELIVERED.search(early) and not NOT_DELIVERED.search(early):
+    if _REPLY.search(mail.words):
+        return Action.FAILED
+    arrived = DELIVERED.search(early)
+    if arrived and not NOT_DELIVERED.search(early[: arrived.end()]):
         return Action.DELIVERED
     return Action.FAILED
 
@@ -116,14 +120,19 @@ def _speaker(mail: Mail) -> str:
 
 
 def _says_why(text: str) -> bool:
-    return bool(StatusCode.find(text) or _REPLY.search(text) or UNDELIVERED.search(text.lower()))
+    return bool(_says_code(text) or UNDELIVERED.search(small(text)))
+
+
+def _says_code(text: str) -> bool:
+    return bool(StatusCode.find(text) or _REPLY.search(text))
 
 
 def _report(name: str, text: str, action: Action) -> RecipientReport:
     step = phase.told(small(text[:SECTION_LIMIT]))
     text = " ".join(text[:SECTION_LIMIT].split())
+    status = StatusCode.find(text) if action is Action.DELIVERED else StatusCode.find_failure(text)
     return RecipientReport(
-        final_recipient=name, action=action, status=StatusCode.find(text), diagnostic_code=text, phase=step
+        final_recipient=name, action=action, status=status, diagnostic_code=text, phase=step
     )
 
 
