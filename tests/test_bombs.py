@@ -67,6 +67,13 @@ BOMBS: dict[str, bytes] = {
     "a field without an end": _HEADER + b"X-Spam: yes\r\n" + b" and more\r\n" * 1_000_000,
     "a line of 50 MB": _HEADER + b"\r\n" + b"a" * (50 * _MIB),
     "a line of brackets": _HEADER + b"\r\nIt was not delivered:\r\n" + b"<" * _MIB,
+    "1,000 pages": _HEADER
+    + _FENCED
+    + (b"--b\r\nContent-Type: text/html\r\n\r\n" + b"<p>a</p>\r\n" * 2000) * 1000,
+    "400,000 recipients": _HEADER
+    + b"Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n"
+    + b"Content-Type: message/delivery-status\r\n\r\n"
+    + b"Final-Recipient: a@x\r\nAction: failed\r\n\r\n" * 400_000,
     "NULs": bytes(_MIB),
 }
 _REPORT = (Path(__file__).parent / "mails" / "postfix-user-unknown.eml").read_bytes()

@@ -23,7 +23,7 @@ from mailbound.database import inbound_mail, leases, nodes, tables
 from mailbound.database.engine import Database
 from mailbound.errors import DatabaseError, MailboxError
 from mailbound.inbound import Fetcher, Reader
-from mailbound.inbound.reader import Unreadable
+from mailbound.inbound.bounds import Unreadable
 from mailbound.mailbox import pop3
 from mailbound.model import Kind
 from mailbound.simulator import Simulator

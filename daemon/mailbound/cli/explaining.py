@@ -71,6 +71,7 @@ def explain(
     """
     from mailbound import reading
     from mailbound.database import kept as kept_mails
+    from mailbound.inbound import bounds
     from mailbound.reading import marks
 
     number = int(mail) if mail.isdecimal() and not Path(mail).exists() else None
@@ -83,8 +84,9 @@ def explain(
             find = kept_mails.find if is_mail else kept_mails.of_bounce
             kept = find(known.connection, number)
         content = kept.content if kept else content
-        report = reading.read(content)
-        marked = marks.mark(content, report)
+        with bounds.kept(mail if number is None else f"{'mail' if is_mail else 'bounce'} {number}"):
+            report = reading.read(content)
+            marked = marks.mark(content, report)
         explained = _explained(report, marked, known, kept, store)
     if json:
         terminal.print_json(explained)
@@ -133,12 +135,21 @@ def _mail(path: Path) -> bytes:
 _HEADER_LIMIT = 100 * 1024
 
 
+_SIZE_LIMIT = 100 * 1024 * 1024
+
+
 def content_of(path: Path) -> bytes:
     """Return the content of a file, or of standard input for `-`. Raises InputError if it cannot be read."""
+    content = bytearray()
     try:
-        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
+            while (chunk := file.read(1 << 20)) and len(content) <= _SIZE_LIMIT:
+                content += chunk
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    if len(content) > _SIZE_LIMIT:
+        raise InputError(f"{path} is no mail: it is larger than {_SIZE_LIMIT >> 20} MiB")
+    return bytes(content)
 
 
 # --- the facts ---------------------------------------------------------------------------------------------

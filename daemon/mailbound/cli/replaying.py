@@ -65,7 +65,7 @@ def _replay(
 ) -> list[Difference]:
     from mailbound import config, reading
     from mailbound.database import inbound_mail, nodes, replaying
-    from mailbound.inbound import findings
+    from mailbound.inbound import bounds, findings
 
     limits = config.load(context.obj).policy
     keys = nodes.keys(connection)
@@ -77,7 +77,8 @@ def _replay(
             content = inbound_mail.find_raw(connection, mail.id)
             if content is None:
                 continue
-            report = reading.read(content)
+            with bounds.kept(f"mail {mail.id}"):
+                report = reading.read(content)
             arrived = findings.Arrived(mail.id, mail.store_id, mail.fetched_at)
             found = findings.find(report, arrived, keys=keys, rules=rules)
             differences += replaying.replay(

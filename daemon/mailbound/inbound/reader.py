@@ -11,21 +11,16 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from mailbound import reading
-from mailbound.errors import MailboundError
+from mailbound.inbound.bounds import MEMORY_OCTETS, SECONDS, Unreadable
 from mailbound.reading import Report
 
-_MEMORY_OCTETS = 1 << 30
 _START_SECONDS = 30.0
-
-
-class Unreadable(MailboundError):
-    """A mail killed its reader, or took too long."""
 
 
 class Reader:
     """A worker process that reads one mail after another, and is replaced when one of them kills it."""
 
-    def __init__(self, *, seconds: float = 10.0) -> None:
+    def __init__(self, *, seconds: float = SECONDS) -> None:
         """Start nothing yet. `seconds` is how long one mail may take."""
         self._seconds = seconds
         self._process: SpawnProcess | None = None
@@ -80,7 +75,7 @@ class Reader:
 
 def _serve(pipe: Connection) -> None:
     """Read mail from the pipe until it closes."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_OCTETS, _MEMORY_OCTETS))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_OCTETS, MEMORY_OCTETS))
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
             content = pipe.recv_bytes()

@@ -21,8 +21,9 @@ from mailbound.database.inbound_mail import Unread
 from mailbound.database.leases import Lease
 from mailbound.errors import DatabaseError
 from mailbound.inbound import findings
+from mailbound.inbound.bounds import Unreadable
 from mailbound.inbound.findings import Arrived
-from mailbound.inbound.reader import Reader, Unreadable
+from mailbound.inbound.reader import Reader
 from mailbound.model import Kind
 from mailbound.reading import Report
 

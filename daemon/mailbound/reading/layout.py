@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mailbound.reading import structure
-from mailbound.reading.structure import TEXT_LIMIT, Part
+from mailbound.reading.structure import SIZE_LIMIT, TEXT_LIMIT, Part
 
 LINES_LIMIT = 20_000
 """Lines of a mail that are laid out."""
@@ -73,9 +73,10 @@ class _Page:
     """One mail that is being laid out, from its first octet to its last."""
 
     def __init__(self, raw: bytes) -> None:
-        whole = structure.with_lf(raw)
         self._mail = structure.parse(raw)
-        begin = len(whole) - self._mail.begin - len(self._mail.body)  # an mbox separator stands before it
+        self._read = self._mail.begin + len(self._mail.body)  # octets; the limit may have cut off the rest
+        whole = structure.with_lf(raw)
+        begin = len(structure.with_lf(raw[:SIZE_LIMIT])) - self._read  # an mbox separator stands before it
         self._octets = memoryview(whole)[begin:]
         self._at = 0
         self._number = whole.count(b"\n", 0, begin) + 1
@@ -91,7 +92,8 @@ class _Page:
         yield from self._as_they_are(len(self._octets), Zone.FENCE, index)
 
     def _body(self, leaf: Part, index: int) -> Iterator[Line]:
-        end = min(leaf.begin + len(leaf.body), len(self._octets))
+        end = leaf.begin + len(leaf.body)
+        end = end if end < self._read else len(self._octets)
         encoding = leaf.headers.get("content-transfer-encoding").partition(";")[0].strip().lower()
         if not leaf.content_type.startswith(_TEXTS):
             size = f"{len(leaf.body):,} octets"

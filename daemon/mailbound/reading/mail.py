@@ -7,7 +7,7 @@ import re
 from mailbound import tokens
 from mailbound.reading import phrases
 from mailbound.reading.once import Once
-from mailbound.reading.structure import Headers, Part, field_values, parse, split_header, with_lf
+from mailbound.reading.structure import SIZE_LIMIT, Headers, Part, field_values, parse, split_header, with_lf
 
 RETURNED_TYPES = frozenset(
     {
@@ -70,12 +70,15 @@ class Mail:
         """Take the octets as they were fetched."""
         self.part: Part = parse(raw)
         self.headers: Headers = self.part.headers
-        self._raw = raw
+        self._raw = raw[:SIZE_LIMIT]
+        self._mentioned: dict[bytes, bool] = {}
         self._cuts: dict[str, tuple[str, str]] = {}
 
     def mentions(self, word: bytes) -> bool:
         """Tell whether `word`, in lower case, stands anywhere in the octets: quicker than looking for a part."""
-        return word in self._small
+        if word not in self._mentioned:
+            self._mentioned[word] = word in self._small
+        return self._mentioned[word]
 
     @Once
     def _small(self) -> bytes:
@@ -274,11 +277,13 @@ class Mail:
     def words(self) -> str:
         """Return what the mail itself says: its first texts, cut off where it gives a message back."""
         texts: list[str] = []
+        left = WORDS_LIMIT
         for part in self.leaves:
-            if part.content_type in RETURNED_TYPES or (texts and _is_header(part)):
+            if left <= 0 or part.content_type in RETURNED_TYPES or (texts and _is_header(part)):
                 break
             if part.text.strip():
                 texts.append(part.text)
+                left -= len(part.text)
         return self._cut("\n".join(texts)[:WORDS_LIMIT])[0]
 
     @Once
@@ -348,7 +353,7 @@ class Mail:
             return ""
         paragraph = self.words[begin + len(address) :].partition("\n\n")[0]
         paragraph = _NEXT_ADDRESS.split(paragraph, maxsplit=1)[0]
-        return paragraph.lstrip(">:) \t\n")[:2000]
+        return paragraph.lstrip(">:) \t\r\n")[:2000]
 
 
 def _cut(text: str) -> tuple[str, str]:

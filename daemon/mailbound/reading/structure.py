@@ -1,7 +1,8 @@
 """The structure of a mail, read from its octets: header block, fields, MIME parts (RFC 5322, 2045, 2046).
 
 Nothing here raises, whatever the octets are. What is malformed degrades: a multipart without its boundary is text, an
-unknown charset is read as UTF-8 and then as Latin-1, and what is over a limit is not looked at.
+unknown charset is read as UTF-8 and then as Latin-1. What is over a limit is not looked at: a report says what it has
+to say at its top, before the message that it gives back, which may be of any size.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import codecs
 import html
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from mailbound.reading.once import Once
 
-HEADER_LIMIT = 100 * 1024  # octets of a header block that are read
+SIZE_LIMIT = 8 * 1024 * 1024  # octets of a mail that are read
+HEADER_LIMIT = 100 * 1024  # octets of a header block
+PARAMETERS_LIMIT = 4096  # characters of Content-Type in which its parameters are looked for
 PART_LIMIT = 1000
 NESTING_LIMIT = 100
-PARAMETERS_LIMIT = 4096  # characters of Content-Type in which its parameters are looked for
 COPY_LIMIT = 64 * 1024 * 1024  # octets of all parts together: each level of nesting holds its own
-TEXT_LIMIT = 256 * 1024  # octets of a text that are read: a report says what it has to say at its top
+TEXT_LIMIT = 256 * 1024  # octets of a text
+TEXTS_LIMIT = 1024 * 1024  # of all texts together
 
 _FIELD = re.compile(r"^([!-9;-~]{1,200}+)[ \t]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
 _FOLD = re.compile(r"\n[ \t]+")
@@ -86,6 +90,15 @@ def _unfolded(value: str) -> str:
     return value.strip()
 
 
+@dataclass(slots=True)
+class Budget:
+    """What is left of the limits that hold for all parts of a mail together."""
+
+    parts: int = PART_LIMIT
+    copies: int = COPY_LIMIT
+    texts: int = TEXTS_LIMIT
+
+
 class Part:
     """One MIME entity: its headers and its body. The mail itself is one."""
 
@@ -95,7 +108,7 @@ class Part:
         *,
         begin: int = 0,
         depth: int = 0,
-        budget: list[int] | None = None,
+        budget: Budget | None = None,
         default: str = "text/plain",
     ) -> None:
         """Read the header block of `raw`, whose lines end with LF; the rest waits until it is asked for."""
@@ -104,7 +117,7 @@ class Part:
         self.body = body
         self.begin = begin + len(raw) - len(body)  # of its body, in the octets of the whole mail
         self._depth = depth
-        self._budget = [PART_LIMIT, COPY_LIMIT] if budget is None else budget  # one for the whole mail
+        self._budget = budget or Budget()
         stated, _, rest = self.headers.get("content-type").partition(";")
         self.content_type = stated.strip().lower() if "/" in stated else default
         self._stated = rest
@@ -112,7 +125,7 @@ class Part:
     @property
     def parts_read(self) -> int:
         """How many parts of the whole mail were found so far, at any depth."""
-        return PART_LIMIT - self._budget[0]
+        return PART_LIMIT - self._budget.parts
 
     def parameter(self, name: str) -> str:
         """Return a parameter of Content-Type, "" if it is not there."""
@@ -150,15 +163,15 @@ class Part:
                 if begin is not None:
                     yield self._child(body[begin:at], begin, default)
                 begin = end + 1
-                if tail or min(self._budget) <= 0:
+                if tail or self._budget.parts <= 0 or self._budget.copies <= 0:
                     return
             at = body.find(delimiter, end)
         if begin is not None:  # the closing line is missing
             yield self._child(body[begin:], begin, default)
 
     def _child(self, raw: bytes, at: int, default: str) -> Part:
-        self._budget[0] -= 1
-        self._budget[1] -= len(raw)
+        self._budget.parts -= 1
+        self._budget.copies -= len(raw)
         begin = self.begin + at - 1  # `_split` put a newline before the body
         return Part(raw, begin=begin, depth=self._depth + 1, budget=self._budget, default=default)
 
@@ -185,13 +198,15 @@ class Part:
         return ""
 
     def _characters(self) -> str:
-        text = text_of(self.content[:TEXT_LIMIT], self.parameter("charset")).replace("\r\n", "\n")
+        octets = self.content[: min(TEXT_LIMIT, self._budget.texts)]
+        self._budget.texts -= len(octets)
+        text = text_of(octets, self.parameter("charset")).replace("\r\n", "\n")
         return _MARKED_FROM.sub("From ", text) if ">From " in text else text
 
 
 def parse(raw: bytes) -> Part:
     """Return the mail that `raw` is. Lines may end with CRLF or LF; an mbox separator before it is dropped."""
-    raw = with_lf(raw).lstrip(b"\n")
+    raw = with_lf(raw[:SIZE_LIMIT]).lstrip(b"\n")
     if raw.startswith((b"From ", b">From ")):
         raw = raw.partition(b"\n")[2]
     return Part(raw)

@@ -1,0 +1,77 @@
+"""What reading a mail may cost in a command's own process."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+
+import command
+from mailbound.inbound import bounds
+from mailbound.inbound.bounds import Unreadable
+
+ELSEWHERE = Path("/nowhere/config.toml")
+
+
+def test_what_takes_too_long_is_ended_whatever_catches_exceptions() -> None:
+    said = r"^a\.eml is too much to read: it takes longer than 0\.05 s$"
+    with pytest.raises(Unreadable, match=said), bounds.kept("a.eml", seconds=0.05):
+        _try_for_ever()
+
+
+def _try_for_ever() -> None:
+    while True:
+        try:
+            re.match(r"(a+)+b", "a" * 40)  # this would take hours
+        except Exception:  # noqa: BLE001 - the detectors of others are called like this
+            continue
+
+
+def test_what_takes_too_much_memory_is_ended() -> None:
+    with pytest.raises(Unreadable, match="too much to read: MemoryError"), bounds.kept("a.eml"):
+        bytearray(2 * bounds.MEMORY_OCTETS)
+
+
+def _settings() -> tuple[object, ...]:
+    return resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)
+
+
+@pytest.mark.parametrize("fault", [None, MemoryError, KeyError])
+def test_afterwards_everything_is_as_it_was(fault: type[Exception] | None) -> None:
+    before = _settings()
+    try:
+        with bounds.kept("a.eml"):
+            assert _settings()[0] != before[0]
+            assert _settings()[1] != before[1]
+            if fault:
+                raise fault
+    except (Unreadable, KeyError):
+        pass
+    assert _settings() == before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > bounds.SECONDS, "the test's own limit holds again"
+
+
+def test_a_mail_that_is_too_much_is_told_on_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "nested.eml"
+    levels = (b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(99))
+    path.write_bytes(b"From: a@x.example\n" + b"".join(levels) + bytes(7 << 20))  # each level is a copy
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + (48 << 20), hard))
+    try:
+        said = command.refused("bounce", "explain", str(path), config=ELSEWHERE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert said == f"{path} is too much to read: MemoryError"
+
+
+def test_a_file_of_any_size_is_no_mail(tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    said = command.refused("bounce", "explain", str(path), config=ELSEWHERE)
+    assert said == f"{path} is no mail: it is larger than 100 MiB"
