@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from mailbound import tokens
-from mailbound.reading import phrases
+from mailbound.reading import phrases, returned
 from mailbound.reading.once import Once
 from mailbound.reading.structure import SIZE_LIMIT, Headers, Part, field_values, parse, split_header, with_lf
 
@@ -56,9 +56,6 @@ _RETURN_PATH = re.compile(rf"\+[{_PURPOSE}][a-z2-7]{{{tokens.LENGTH - 1}}}@")
 
 _NEXT_ADDRESS = re.compile(r"\n<?[^\s@:]+@[^\s@]+:")
 _MESSAGE_ID = re.compile(r"<([^<>\s]{1,998})>")
-_MARK = re.compile(r"[ \t]*[>|*][ \t]?|[ \t]+")
-_HEADER = re.compile(r"(?:[A-Za-z][\w-]*:[ \t].*\n(?:[ \t].*\n){0,50}){3}")
-_STATUS = re.compile(r"(?m)^(?:reporting-mta|final-recipient|original-recipient|action|remote-mta)[ \t]*:")
 _TRANSCRIPT = re.compile(r"-{3,} *(?:session )?transcript (?:of session )?(?:follows )?-{3,}")
 _COMMENT = re.compile(r"\([^()]{0,2000}\)")
 
@@ -279,7 +276,7 @@ class Mail:
         texts: list[str] = []
         left = WORDS_LIMIT
         for part in self.leaves:
-            if left <= 0 or part.content_type in RETURNED_TYPES or (texts and _is_header(part)):
+            if left <= 0 or part.content_type in RETURNED_TYPES or (texts and returned.is_header(part.text)):
                 break
             if part.text.strip():
                 texts.append(part.text)
@@ -307,11 +304,13 @@ class Mail:
         if embedded:
             return tuple(embedded)
         embedded = [
-            part.text.strip().encode("utf-8", "replace") for part in self.leaves[1:] if _is_header(part)
+            part.text.strip().encode("utf-8", "replace")
+            for part in self.leaves[1:]
+            if returned.is_header(part.text)
         ]
         if embedded:
             return tuple(embedded)
-        below = (_unquoted(self._cut(part.text)[1].lstrip("\n")) for part in self.leaves)
+        below = (returned.unquoted(self._cut(part.text)[1].lstrip("\n")) for part in self.leaves)
         return tuple(text.encode("utf-8", "replace") for text in below if text)
 
     @Once
@@ -335,7 +334,7 @@ class Mail:
     def _cut(self, text: str) -> tuple[str, str]:
         """Return what stands in `text` before a message that is given back, and that message."""
         if text not in self._cuts:
-            self._cuts[text] = _cut(text)
+            self._cuts[text] = returned.cut(text)
         return self._cuts[text]
 
     @Once
@@ -356,22 +355,6 @@ class Mail:
         return paragraph.lstrip(">:) \t\r\n")[:2000]
 
 
-def _cut(text: str) -> tuple[str, str]:
-    match = phrases.RETURNED_BELOW.search("\n" + phrases.small(text))
-    if not match:
-        return text, ""
-    begin = match.start()  # of the newline there, hence of its line here
-    line = match[0].lstrip("\n \t>*|")
-    is_header = line.startswith(("received:", "return-path:"))
-    return text[:begin], text[begin if is_header else match.end() - 1 :]
-
-
-def _is_header(part: Part) -> bool:
-    """Tell whether a part that calls itself a text is the header of a returned message, and no delivery status."""
-    begin = part.text[:4000].lstrip()
-    return bool(_HEADER.match(begin)) and not _STATUS.search(phrases.small(begin))
-
-
 def _are_kin(host: str, other: str) -> bool:
     """Tell whether two domains are the same, or one is below the other."""
     return bool(host and other) and (f".{host}".endswith(f".{other}") or f".{other}".endswith(f".{host}"))
@@ -380,12 +363,6 @@ def _are_kin(host: str, other: str) -> bool:
 def _author(message: bytes) -> str:
     """Return who wrote a message that is given back, in lower case; "" if its header does not say."""
     return next(iter(field_values(split_header(message)[0], b"from")), "").lower()
-
-
-def _unquoted(text: str) -> str:
-    """Return `text` without the mark that a mailer puts before each line of what it gives back."""
-    mark = _MARK.match(text)
-    return text.replace("\n" + mark[0], "\n")[len(mark[0]) :] if mark else text
 
 
 def addresses(text: str) -> list[str]:
