@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from servers.mailnet import MailNet
 from servers.postgres import Postgres
+
+settings.register_profile("long", max_examples=3000)  # by `pytest --hypothesis-profile=long`, for the patient
 
 
 @pytest.fixture(scope="session")

@@ -158,7 +158,7 @@ def test_an_arrival_does_not_raise_the_dead() -> None:
 
 
 def test_a_bounce_from_before_a_new_opt_in_changes_nothing() -> None:
-    history = History(status=RecipientStatus.PROBATION, since=NOW - DAY)
+    history = History(status=RecipientStatus.PROBATION, renewed_at=NOW - DAY)
     before = failed(Category.NO_SUCH_USER, marked_at=NOW - 2 * DAY)
     assert decide(before, history).disposition is Disposition.NOTED
     after = failed(Category.NO_SUCH_USER, marked_at=NOW - timedelta(hours=1))

@@ -11,6 +11,7 @@
     complaint                                       out for that store
     unsubscribe                                     out for that store, for all who share the address
 
+A new opt-in by the person themselves is a new chance: bounces of what was sent before it change nothing any more.
 Doubt never suppresses: unsigned evidence is quarantined whatever it says.
 """
 
@@ -36,7 +37,6 @@ from mailbound.model import (
 _AT_ONCE = frozenset({Category.NO_SUCH_USER, Category.MOVED})
 _CONFIRMED = frozenset({Category.NO_SUCH_DOMAIN, Category.DISABLED})
 _SOFT_FAULTS = frozenset({Fault.MAILBOX, Fault.PATH, Fault.ADDRESS, Fault.UNCLEAR})
-_ARRIVED = frozenset({Action.DELIVERED, Action.RELAYED, Action.EXPANDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,9 @@ class Sign:
     verdict: Verdict
     evidence: Evidence
     own_address: bool = True  # it names the address that we mailed, not an alias or a forwarder
-    marked_at: datetime | None = None  # when the delivery that it speaks of was sent
+    marked_at: datetime | None = None  # when the delivery that it speaks of was sent; None: just now
     run_halted: bool = False
+    doubt: str = ""  # why it is unsigned
     crowded: bool = False  # so many came back alike that it is rather our fault, or a provider's
 
 
@@ -66,8 +67,8 @@ class History:
     """What is known of an address before the sign."""
 
     status: RecipientStatus = RecipientStatus.DELIVERABLE
-    since: datetime | None = None
-    failures: Sequence[Past] = ()  # after the last success, oldest first
+    renewed_at: datetime | None = None  # its owner opted in anew, or it is on probation since
+    failures: Sequence[Past] = ()  # after the last success, of what was sent since `renewed_at`; oldest first
     arrived: bool = False  # an earlier report said that this delivery arrived somewhere
 
 
@@ -95,7 +96,7 @@ class Decision:
 def decide(sign: Sign, history: History, *, now: datetime, limits: Policy) -> Decision:
     """Return what to do about `sign`."""
     if sign.evidence is Evidence.UNSIGNED:
-        return Decision(Disposition.QUARANTINED, "nothing shows that it is genuine")
+        return Decision(Disposition.QUARANTINED, sign.doubt or "nothing shows that it is genuine")
     match sign.action:
         case Action.COMPLAINED:
             return Decision(
@@ -137,7 +138,7 @@ def _failed(sign: Sign, history: History, now: datetime, limits: Policy) -> Deci
         return Decision(Disposition.NOTED, "it is about us or the message, not about the recipient", failed)
     if sign.run_halted:
         return Decision(Disposition.HELD, "its run is halted: an operator decides first", failed)
-    if _before_probation(sign, history):
+    if _before_renewal(sign, history):
         return Decision(Disposition.NOTED, "it was sent before the recipient opted in anew", failed)
     if history.status is RecipientStatus.UNDELIVERABLE:
         return Decision(Disposition.NOTED, "the address is undeliverable already", failed)
@@ -158,13 +159,10 @@ def _hard(sign: Sign, history: History, category: Category, *, now: datetime, li
     return Decision(Disposition.APPLIED, reason, failed, dead, Source.HARD_BOUNCE)
 
 
-def _before_probation(sign: Sign, history: History) -> bool:
-    return (
-        history.status is RecipientStatus.PROBATION
-        and history.since is not None
-        and sign.marked_at is not None
-        and sign.marked_at < history.since
-    )
+def _before_renewal(sign: Sign, history: History) -> bool:
+    if history.renewed_at is None or sign.marked_at is None:
+        return False
+    return sign.marked_at < history.renewed_at
 
 
 def _permanent(verdict: Verdict, category: Category) -> bool:

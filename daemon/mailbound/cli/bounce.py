@@ -140,11 +140,11 @@ def show(
     json: terminal.Json = False,
 ) -> None:
     """Show one bounce with its evidence, its verdict and its effects."""
-    from mailbound.database import bounces, inbound_mail, runs
+    from mailbound.database import bounces, effects, inbound_mail, runs
 
     with terminal.open_database(context) as database, database.look() as connection:
         row = bounces.find(connection, bounce)
-        effects = bounces.effects(connection, bounce)
+        caused = effects.of_bounce(connection, bounce)
         run = runs.find(connection, row.run_id) if row.run_id is not None else None
         if raw:
             if row.mail_id is None:
@@ -152,9 +152,9 @@ def show(
             sys.stdout.buffer.write(inbound_mail.raw(connection, row.mail_id))
             return
     if json:
-        terminal.print_json({"bounce": row, "effects": effects})
+        terminal.print_json({"bounce": row, "effects": caused})
     else:
-        bounce_views.bounce(row, effects, f"run {run.id} of {run.activity}" if run else "no run")
+        bounce_views.bounce(row, caused, f"run {run.id} of {run.activity}" if run else "no run")
 
 
 app.command("explain")(explaining.explain)

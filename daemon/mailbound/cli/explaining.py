@@ -243,11 +243,8 @@ def _clue(clue: Clue, known: Surroundings, now: datetime) -> dict[str, Any]:
     from mailbound import tokens
     from mailbound.inbound import findings
 
-    token = tokens.verify(clue.token, known.keys, now=now)
-    doubt = "not checked" if known.missing else tokens.doubt(clue.token, known.keys, now=now)
-    if token is not None and token.purpose is not findings.PURPOSES[clue.carrier]:
-        made_for = token.purpose.name.lower().replace("_", "-")
-        token, doubt = None, f"we signed it to be carried by the {made_for}"
+    doubt = "not checked" if known.missing else findings.doubt(clue, known.keys, now=now)
+    token = None if doubt else tokens.verify(clue.token, known.keys, now=now)
     facts = {"carrier": clue.carrier, "token": clue.token, "genuine": token is not None, "doubt": doubt}
     if token is not None and token.purpose is tokens.Purpose.UNSUBSCRIBE:
         return facts | {"recipient": token.subject, "store": token.store}

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from mailbound import address as addresses
 from mailbound import guard, policy, tokens
 from mailbound.config import Policy
-from mailbound.database import activities, changes, deliveries, histories, holds
+from mailbound.database import activities, changes, effects, histories, holds
 from mailbound.database.changes import Cause
 from mailbound.database.holds import Hold
 from mailbound.database.tables import activity as activity_table
-from mailbound.database.tables import address, bounce, change, delivery, recipient, run
+from mailbound.database.tables import address, bounce, delivery, run
 from mailbound.errors import InputError
 from mailbound.guard import Traits
 from mailbound.lifecycle import DeliveryState, RunState
@@ -52,6 +52,7 @@ class Finding:
     reporting_mta: str = ""
     remote_mta: str = ""
     rule_version: str = ""
+    doubt: str = ""  # why it is unsigned
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Recorded:
     decision: Decision
     finding: Finding
     delivery_state: DeliveryState | None
+    erased: bool = False  # it speaks of somebody who wanted to be forgotten
 
 
 def record(
@@ -80,8 +82,10 @@ def record(
     bounce_id = _insert(connection, finding, target, sign, decision, hold=hold)
     if bounce_id is None:
         return None
-    state = _apply(connection, bounce_id, finding, decision, target, cause=cause or Cause(finding.kind))
-    return Recorded(bounce_id, decision, finding, state)
+    state = effects.write(
+        connection, bounce_id, finding, decision, target, cause=cause or Cause(finding.kind)
+    )
+    return Recorded(bounce_id, decision, finding, state, effects.speak_of_erased(connection, finding, target))
 
 
 def judge_again(
@@ -98,7 +102,7 @@ def judge_again(
     )
     values = {**_judged(finding, sign), "disposition": decision.disposition, "why": decision.why}
     connection.execute(bounce.update().where(bounce.c.id == bounce_id).values(values))
-    _apply(connection, bounce_id, finding, decision, target, cause=cause or Cause(finding.kind))
+    effects.write(connection, bounce_id, finding, decision, target, cause=cause or Cause(finding.kind))
     return decision
 
 
@@ -117,10 +121,10 @@ def doubt(connection: sa.Connection, finding: Finding) -> str:
 def _proven(connection: sa.Connection, finding: Finding) -> tuple[Finding, Any | None]:
     """Return a finding with the delivery that it speaks of; one whose evidence does not hold speaks of none."""
     row = _named(connection, finding) if finding.delivery_id is not None else None
-    target = None if row is None or _doubt(row, finding) else row
-    if target is None and finding.recipient_id is None:
-        finding = replace(finding, evidence=Evidence.UNSIGNED, delivery_id=None)
-    return finding, target
+    why = _doubt(row, finding) if finding.delivery_id is not None else finding.doubt
+    if finding.recipient_id is None and (why or row is None):
+        return replace(finding, evidence=Evidence.UNSIGNED, delivery_id=None, doubt=why), None
+    return finding, row
 
 
 def _named(connection: sa.Connection, finding: Finding) -> Any | None:
@@ -168,7 +172,8 @@ def _sign(finding: Finding, target: Any | None) -> Sign:
         verdict=finding.verdict,
         evidence=finding.evidence,
         own_address=own,
-        marked_at=target.marked_at if target else None,
+        marked_at=target.marked_at if target and finding.evidence is Evidence.SIGNED else None,
+        doubt=finding.doubt,
         run_halted=target is not None and target.run_state == RunState.HALTED,
     )
 
@@ -262,68 +267,6 @@ def _status_class(finding: Finding) -> int:
     return 5 if finding.verdict.permanent else 4
 
 
-def _apply(
-    connection: sa.Connection,
-    bounce_id: int,
-    finding: Finding,
-    decision: Decision,
-    target: Any | None,
-    *,
-    cause: Cause,
-) -> DeliveryState | None:
-    """Write the effects of a decision; return the delivery's state afterwards, or None if it speaks of none."""
-    cause = replace(cause, bounce_id=bounce_id, rule_version=finding.rule_version)
-    state = None
-    if target is not None:
-        state = DeliveryState(target.state)
-        if decision.delivery is not None and finding.evidence is Evidence.SIGNED:
-            status = str(finding.verdict.status) if finding.verdict.status else ""
-            state = deliveries.report(
-                connection,
-                target.id,
-                decision.delivery,
-                reason=finding.verdict.category if finding.action is Action.FAILED else "",
-                status=status,
-                now=finding.at,
-            )
-        if decision.status is not None:
-            changes.set_status(
-                connection,
-                address_id=target.address_id,
-                status=decision.status.status,
-                category=decision.status.category or "",
-                until=decision.status.until,
-                cause=cause,
-                now=finding.at,
-            )
-    if decision.opt_out is not None:
-        _opt_out(connection, finding, decision, target, cause)
-    return state
-
-
-def _opt_out(
-    connection: sa.Connection, finding: Finding, decision: Decision, target: Any | None, cause: Cause
-) -> None:
-    recipient_id = target.recipient_id if target else finding.recipient_id
-    store_id = target.store_id if target else finding.store_id
-    if recipient_id is None or store_id is None or decision.opt_out is None:
-        return
-    people = sa.select(recipient.c.id).where(recipient.c.id == recipient_id)
-    if decision.whole_address:
-        own = sa.select(recipient.c.address_id).where(recipient.c.id == recipient_id).scalar_subquery()
-        people = sa.select(recipient.c.id).where(recipient.c.address_id == own)
-    for person in connection.execute(people).scalars().all():
-        changes.set_opt_in(
-            connection,
-            recipient_id=person,
-            store_id=store_id,
-            receive=False,
-            source=decision.opt_out,
-            cause=cause,
-            now=finding.at,
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Which:
     """Which bounces are meant: all, or only those of an activity, of a run, of a hold, or that became something."""
@@ -355,13 +298,6 @@ def find(connection: sa.Connection, bounce_id: int) -> Any:
     if row is None:
         raise InputError(f"there is no bounce {bounce_id}; `mailbound bounce list` shows those there are")
     return row
-
-
-def effects(connection: sa.Connection, bounce_id: int) -> Sequence[Any]:
-    """Return the lines of the ledger that a bounce caused."""
-    return connection.execute(
-        sa.select(change).where(change.c.bounce_id == bounce_id).order_by(change.c.id)
-    ).all()
 
 
 def finding_of(row: Any) -> Finding:

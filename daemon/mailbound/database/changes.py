@@ -97,8 +97,8 @@ def set_status(
         connection.execute(recipient_status.insert().values(address_id=address_id, **values))
     else:
         connection.execute(recipient_status.update().where(key).values(values))
-    was = standing(row.status, row.category) if row else str(before)
-    after = standing(status, category)
+    was = standing(row.status, row.category, row.until) if row else str(before)
+    after = standing(status, category, until)
     record(connection, kind="status", before=was, after=after, cause=cause, now=now, address_id=address_id)
     return True
 
@@ -140,6 +140,7 @@ def wish(receive: object, source: str) -> str:
     return f"{'in' if receive else 'out'} ({source})"
 
 
-def standing(status: str, category: str) -> str:
+def standing(status: str, category: str, until: datetime | None = None) -> str:
     """Return a recipient status as the ledger writes it."""
-    return f"{status} ({category})" if category else str(status)
+    text = f"{status} ({category})" if category else str(status)
+    return f"{text} until {until.isoformat()}" if until else text

@@ -82,6 +82,7 @@ def erase(connection: sa.Connection, recipient_id: int, *, who: str, now: dateti
         cause=Cause("command", who=who),
         now=now,
         recipient_id=recipient_id,
+        address_id=person.address_id,
     )
 
 
@@ -100,6 +101,11 @@ def _shared(connection: sa.Connection, address_id: int) -> bool:
     """Return whether somebody else has the address; then it is theirs and stays."""
     other = sa.select(recipient.c.id).where(recipient.c.address_id == address_id).limit(1)
     return connection.execute(other).first() is not None
+
+
+def forget_late(connection: sa.Connection, bounce_id: int) -> None:
+    """Clear what was said of a person only after they were erased, with the mail that said so."""
+    _clear(connection, bounce.c.id == bounce_id)
 
 
 def _forget_mail(connection: sa.Connection, recipient_id: int) -> None:

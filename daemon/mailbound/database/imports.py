@@ -1,8 +1,8 @@
 """Imports: people by their external_id, a batch in a transaction, with few statements for many rows.
 
 What a file says of a person's wish is weighed by `wishes.decide`. A changed address gives back the wish that a
-`hard_bounce` took. An undeliverable address gets its probation when its owner consented after it was found so.
-Whatever is the same already is not written: an import that runs again changes nothing and leaves no trace.
+`hard_bounce` took. An undeliverable or suspended address gets its probation when its owner consented after it was
+found so. Whatever is the same already is not written: an import that runs again changes nothing and leaves no trace.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mailbound.database.wishes import Change
 from mailbound.model import RecipientStatus
 
 BATCH = 1000
+_TROUBLED = (RecipientStatus.UNDELIVERABLE.value, RecipientStatus.SUSPENDED.value)
 _MOST_DOMAINS = 100_000  # that are remembered between batches
 
 
@@ -186,12 +187,12 @@ class Import:
         return sum(turned), len(turned) - sum(turned)
 
     def _give_probation(self, connection: sa.Connection, consents: Mapping[int, datetime]) -> None:
-        """Try an undeliverable address again if its owner consented after it had been found so."""
+        """Try an address again if its owner consented after it had been found undeliverable or suspended."""
         if not consents:
             return
         query = sa.select(recipient_status.c.address_id, recipient_status.c.since).where(
             recipient_status.c.address_id.in_(sorted(consents)),
-            recipient_status.c.status == RecipientStatus.UNDELIVERABLE,
+            recipient_status.c.status.in_(_TROUBLED),
         )
         for dead in connection.execute(query).all():
             if consents[dead.address_id] > dead.since:

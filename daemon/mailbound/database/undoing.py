@@ -1,4 +1,8 @@
-"""Taking back what a bounce or a replay changed, line by line of the ledger, and only while its value still stands."""
+"""Taking back what a bounce or a replay changed, line by line of the ledger, and only while its value still stands.
+
+What comes back is what the ledger says was there before. What an undone bounce had written, but something else has
+overwritten since, never comes back.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from mailbound.database.changes import Cause
 from mailbound.database.tables import bounce, change, opt_in, recipient_status
 from mailbound.model import Disposition, RecipientStatus, Source
 
-_VALUE = re.compile(r"([\w-]+)(?: \(([\w-]+)\))?")
+_VALUE = re.compile(r"([\w-]+)(?: \(([\w-]+)\))?(?: until (\S+))?")
 
 
 @dataclass(slots=True)
@@ -31,9 +35,8 @@ def undo_bounces(
 ) -> Undone:
     """Take back what bounces changed, so that they count no more; a score folded from them is less by them."""
     ids = list(bounce_ids)
-    undone = undo(connection, _lines(connection, change.c.bounce_id.in_(ids)), cause=cause, now=now)
     connection.execute(bounce.update().where(bounce.c.id.in_(ids)).values(disposition=Disposition.UNDONE))
-    return undone
+    return undo(connection, _lines(connection, change.c.bounce_id.in_(ids)), cause=cause, now=now)
 
 
 def undo_replay(connection: sa.Connection, name: str, *, cause: Cause, now: datetime) -> Undone:
@@ -63,18 +66,21 @@ def _lines(connection: sa.Connection, which: sa.ColumnElement[bool]) -> Sequence
 def _restore_opt_in(connection: sa.Connection, line: Any, *, cause: Cause, now: datetime) -> bool:
     key = (opt_in.c.recipient_id == line.recipient_id) & (opt_in.c.store_id == line.store_id)
     row = connection.execute(sa.select(opt_in).where(key)).one_or_none()
-    if row is None or changes.wish(row.receive, row.source) != line.after:
+    if row is None or changes.wish(row.receive, row.source) != line.after or not _stands(connection, line):
         return False
-    if before := _VALUE.fullmatch(line.before):
+    before, author = _before(connection, line)
+    if value := _VALUE.fullmatch(before):
         changes.set_opt_in(
             connection,
             recipient_id=line.recipient_id,
             store_id=line.store_id,
-            receive=before[1] == "in",
-            source=Source(before[2]),
+            receive=value[1] == "in",
+            source=Source(value[2]),
             cause=cause,
             now=now,
         )
+        if author is not None:
+            connection.execute(opt_in.update().where(key).values(changed_at=author.at))
         return True
     connection.execute(opt_in.delete().where(key))
     place = {"recipient_id": line.recipient_id, "store_id": line.store_id}
@@ -85,17 +91,80 @@ def _restore_opt_in(connection: sa.Connection, line: Any, *, cause: Cause, now: 
 def _restore_status(connection: sa.Connection, line: Any, *, cause: Cause, now: datetime) -> bool:
     key = recipient_status.c.address_id == line.address_id
     row = connection.execute(sa.select(recipient_status).where(key)).one_or_none()
-    before = _VALUE.fullmatch(line.before)
-    if row is None or before is None or changes.standing(row.status, row.category) != line.after:
+    if row is None or changes.standing(row.status, row.category, row.until) != line.after:
         return False
-    return changes.set_status(
+    before, author = _before(connection, line)
+    value = _VALUE.fullmatch(before)
+    if value is None or not _stands(connection, line):
+        return False
+    changes.set_status(
         connection,
         address_id=line.address_id,
-        status=RecipientStatus(before[1]),
-        category=before[2] or "",
+        status=RecipientStatus(value[1]),
+        category=value[2] or "",
+        until=datetime.fromisoformat(value[3]) if value[3] else None,
         cause=cause,
         now=now,
     )
+    if author is not None:
+        was = {"since": author.at, "bounce_id": author.bounce_id}
+        connection.execute(recipient_status.update().where(key).values(was))
+    return True
 
 
 _RESTORE = {"opt_in": _restore_opt_in, "status": _restore_status, "suppression": suppressions.restore}
+
+
+# --- who wrote what stands -----------------------------------------------------------------------------------
+
+
+def _stands(connection: sa.Connection, line: Any) -> bool:
+    """Return whether nobody has written another value since, though it may be the same one in words."""
+    latest = connection.execute(_of_subject(line).order_by(change.c.id.desc()).limit(1)).one()
+    authors = [_author(connection, each) for each in (latest, line)]
+    return len({author and author.id for author in authors}) == 1
+
+
+def _before(connection: sa.Connection, line: Any) -> tuple[str, Any | None]:
+    """Return what stood before `line`, and the line that wrote it; None if it was there from the start."""
+    author = _author_before(connection, line)
+    if author is not None:
+        return author.after, author
+    first = connection.execute(_of_subject(line).order_by(change.c.id).limit(1)).one()
+    return first.before, None
+
+
+def _author(connection: sa.Connection, line: Any) -> Any | None:
+    """Return who wrote what stands after `line`: itself or, where it took another one back, who wrote before that."""
+    return line if line.undoes is None else _author_before(connection, _find(connection, line.undoes))
+
+
+def _author_before(connection: sa.Connection, line: Any) -> Any | None:
+    if line.undoes is not None:
+        return _author(connection, _find(connection, line.undoes))
+    earlier = _of_subject(line).where(change.c.id < line.id).order_by(change.c.id.desc()).limit(1)
+    previous = connection.execute(earlier).one_or_none()
+    author = None if previous is None else _author(connection, previous)
+    while author is not None and _counts_no_more(connection, author):
+        author = _author_before(connection, author)
+    return author
+
+
+def _of_subject(line: Any) -> sa.Select[Any]:
+    """Return the lines about the same thing: a wish of somebody for a store, or the status of an address."""
+    place = ("kind", "recipient_id", "store_id", "address_id")
+    return sa.select(change).where(
+        *(change.c[name].is_not_distinct_from(getattr(line, name)) for name in place)
+    )
+
+
+def _find(connection: sa.Connection, line_id: int) -> Any:
+    return connection.execute(sa.select(change).where(change.c.id == line_id)).one()
+
+
+def _counts_no_more(connection: sa.Connection, line: Any) -> bool:
+    """Return whether a bounce wrote the line that has been undone, is held, or means something else by now."""
+    its = sa.select(bounce.c.id).where(
+        bounce.c.id == line.bounce_id, bounce.c.disposition != Disposition.APPLIED
+    )
+    return connection.execute(its).first() is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mailbound import classify, correlate, tokens
-from mailbound.correlate import Carrier
+from mailbound.correlate import Carrier, Clue
 from mailbound.database.bounces import Finding
 from mailbound.model import Action, Category, Evidence, Kind, Verdict
 from mailbound.reading import RecipientReport, Report
@@ -43,15 +43,21 @@ def find(
     genuine = _tokens(report, keys, arrived.at)
     delivery = next((token for token in genuine if token.purpose is not Purpose.UNSUBSCRIBE), None)
     wish = next((token for token in genuine if token.purpose is Purpose.UNSUBSCRIBE), None)
+    found = []
     if report.kind is Kind.UNSUBSCRIBE:
-        return [_unsubscribe(report, arrived, wish)]
-    if report.kind is Kind.COMPLAINT and report.feedback_type in _COMPLAINTS:
-        return [_complaint(report, arrived, delivery)]
-    if report.kind in _ABOUT_DELIVERIES:
-        return [
+        found = [_unsubscribe(report, arrived, wish)]
+    elif report.kind is Kind.COMPLAINT and report.feedback_type in _COMPLAINTS:
+        found = [_complaint(report, arrived, delivery)]
+    elif report.kind in _ABOUT_DELIVERIES:
+        found = [
             _about(recipient, report, arrived, delivery, rules) for recipient in _recipients(report, delivery)
         ]
-    return []
+    if any(each.evidence is Evidence.UNSIGNED for each in found):
+        doubts = [doubt(clue, keys, now=arrived.at) for clue in correlate.clues(report)]
+        otherwise = "its token is for something else" if doubts else "it carries no token of ours"
+        why = next((each for each in doubts if each), otherwise)
+        return [replace(each, doubt=why) for each in found]
+    return found
 
 
 def leave(text: str, *, keys: Mapping[int, tokens.Key], now: datetime) -> Finding | None:
@@ -60,6 +66,15 @@ def leave(text: str, *, keys: Mapping[int, tokens.Key], now: datetime) -> Findin
     if token is None or token.purpose is not Purpose.UNSUBSCRIBE:
         return None
     return _wish(token, now, rule="unsubscribe link")
+
+
+def doubt(clue: Clue, keys: Mapping[int, tokens.Key], *, now: datetime) -> str:
+    """Return why a clue proves nothing, for people; "" if its token is genuine and stands where it belongs."""
+    token = tokens.verify(clue.token, keys, now=now)
+    if token is None:
+        return tokens.doubt(clue.token, keys, now=now)
+    made_for = token.purpose.name.lower().replace("_", "-")
+    return "" if token.purpose is PURPOSES[clue.carrier] else f"we signed it to be carried by the {made_for}"
 
 
 def _tokens(report: Report, keys: Mapping[int, tokens.Key], now: datetime) -> list[Token]:

@@ -14,7 +14,7 @@ import structlog
 
 from mailbound import classify, tokens
 from mailbound.config import Policy
-from mailbound.database import bounces, inbound_mail, nodes
+from mailbound.database import bounces, erasing, inbound_mail, nodes
 from mailbound.database.bounces import Recorded
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Unread
@@ -160,6 +160,9 @@ def _record(
                 inbound_mail.settle(
                     connection, mail.id, kind=kind, subject=report.subject, why=report.why, now=now
                 )
+                for each in recorded:
+                    if each is not None and each.erased:
+                        erasing.forget_late(connection, each.bounce_id)
         except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError):
             raise  # it is the database's fault, and no mail's
         except Exception as error:  # noqa: BLE001 - whatever strangers write, the rest goes on; its tries are counted
