@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
-from mailbound.config import Guard
+from mailbound.config import Guard, Inbound
 from mailbound.config import Policy as Limits
 from mailbound.database import bounces, changes, holds, releasing, runs, schema, tables, undoing
 from mailbound.database.bounces import Finding
@@ -48,7 +48,8 @@ class Stage:
         """Return a watch that has not looked yet, as after a restart or on another node."""
         lease = Lease(self.database, "watching", node_id=NODE)
         known = {"count": 5, "run_share": 0.2, "alike_share": 0.2, "domain_share": 0.5, **limits}
-        return Watch(Parts(self.database, Guard(**known), lease, clock=lambda: self.now))
+        parts = Parts(self.database, Guard(**known), Inbound(), {1}, lease, clock=lambda: self.now)
+        return Watch(parts)
 
     def look(self, **limits: Any) -> list[Any]:
         """Look once, and return the alarms."""

@@ -264,7 +264,14 @@ def _build(
         ),
         reading,
         Watch(
-            WatchParts(database=database, limits=settings.guard, lease=common.lease("watching"), clock=_now)
+            WatchParts(
+                database=database,
+                limits=settings.guard,
+                inbound=settings.inbound,
+                deleting=_deleting(settings, numbers),
+                lease=common.lease("watching"),
+                clock=_now,
+            )
         ),
     ]
     for name, store in settings.stores.items():
@@ -310,6 +317,13 @@ def _fetcher(common: _Common, where: _Where, arrived: Callable[[], None]) -> Fet
             arrived=arrived,
             clock=_now,
         )
+    )
+
+
+def _deleting(settings: Config, numbers: dict[str, int]) -> frozenset[int]:
+    """Return the stores that keep no mail on their servers."""
+    return frozenset(
+        numbers[name] for name, store in settings.stores.items() if store.inbound.after_storing != "keep"
     )
 
 

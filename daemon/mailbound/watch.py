@@ -1,4 +1,4 @@
-"""The watch over what came back: mass bounces are held before they empty a list.
+"""The watch over what came back: mass bounces are held before they empty a list, and forged ones fill no disk.
 
 It looks at what the database counts, so a restart or another node forgets nothing. What changed people before it
 looked is taken back, so it need not look at each bounce by itself.
@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
 from mailbound import guard
-from mailbound.config import Guard
-from mailbound.database import holds
+from mailbound.config import Guard, Inbound
+from mailbound.database import holds, quarantine
 from mailbound.database.engine import Database
 from mailbound.database.holds import Hold
 from mailbound.database.leases import Lease
@@ -27,6 +27,8 @@ from mailbound.guard import Crowd, Traits
 log = structlog.get_logger()
 
 _LOOK_SECONDS = 1.0
+_TIDY_SECONDS = 10.0
+_TELL_SECONDS = 3600.0
 _SPARING = 10
 """It rests so many times as long as it looked: counting the bounces of a day must not slow down their recording."""
 
@@ -37,6 +39,8 @@ class Parts:
 
     database: Database
     limits: Guard
+    inbound: Inbound
+    deleting: Collection[int]  # the stores that keep no mail on their servers
     lease: Lease  # of many nodes one watches
     clock: Callable[[], datetime]
 
@@ -48,6 +52,9 @@ class Watch:
         """Look at nothing yet."""
         self._parts = parts
         self._seen = -1  # the latest bounce when it last looked
+        self._tidied_at = float("-inf")
+        self._told_at = float("-inf")
+        self._dropped = 0  # reports that nobody was told of yet
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -57,6 +64,9 @@ class Watch:
             try:
                 if await self._parts.lease.held():
                     await self.look()
+                    if begun - self._tidied_at > _TIDY_SECONDS:
+                        self._tidied_at = begun
+                        await self.tidy()
             except DatabaseError as error:
                 log.error("database.failed", why=str(error))
             rest = max(_LOOK_SECONDS, _SPARING * (time.monotonic() - begun))
@@ -75,6 +85,21 @@ class Watch:
         for store_id, of_store in counts.items():
             await self._judge(store_id, of_store)
         self._seen = latest
+
+    async def tidy(self) -> None:
+        """Drop what was in quarantine for too long, and the oldest of what takes too much room."""
+        database, inbound = self._parts.database, self._parts.inbound
+        shrunk = await database.run(quarantine.shrink, budget_octets=inbound.quarantine_budget)
+        self._dropped += shrunk.reports
+        if self._dropped and time.monotonic() - self._told_at > _TELL_SECONDS:
+            log.warning(
+                "quarantine.overflowed", reports=self._dropped, budget_octets=inbound.quarantine_budget
+            )
+            self._dropped, self._told_at = 0, time.monotonic()
+        before = self._parts.clock() - inbound.quarantine_for
+        while expired := await database.run(quarantine.expire, before=before, deleting=self._parts.deleting):
+            self.ticked_at = time.monotonic()
+            log.info("quarantine.expired", reports=expired)
 
     async def _judge(self, store_id: int, counts: Mapping[Traits, int]) -> None:
         """Hold one crowd of a store after the other: what is in a hold counts for no other."""

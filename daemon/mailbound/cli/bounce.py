@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailbound.cli import bounce_views, explaining, holding, replaying, terminal
+from mailbound.cli import bounce_views, explaining, holding, quarantining, replaying, terminal
 from mailbound.errors import InputError
 from mailbound.model import Disposition, Kind
 
@@ -161,5 +161,8 @@ app.command("explain")(explaining.explain)
 app.command("held")(holding.held)
 app.command("release")(holding.release)
 app.command("discard")(holding.discard)
+app.command("quarantine")(quarantining.quarantine)
+app.command("accept")(quarantining.accept)
+app.command("drop")(quarantining.drop)
 app.command("replay")(replaying.replay)
 app.command("undo")(replaying.undo)

@@ -24,7 +24,7 @@ _STYLES: dict[str, str] = {
 
 def bounces(rows: Sequence[Any]) -> None:
     """Print bounces, one a line: what was said about whom, and what became of it; `bounce show` says why."""
-    told = [(row.id, row.at, row.address, _short(row), _became(row.disposition)) for row in rows]
+    told = [(row.id, row.at, row.address, short(row), _became(row.disposition)) for row in rows]
     bars.table(("id", "at", "address", "says", "became"), told, spare=("at",), long="address")
 
 
@@ -65,7 +65,7 @@ def _said(action: str, *more: str) -> str:
     return " ".join(text for text in (action, *more) if text)
 
 
-def _short(row: Any) -> str:
+def short(row: Any) -> str:
     """Return what a bounce says; that something failed goes without saying."""
     if row.action == Action.FAILED:
         return " ".join(text for text in (row.status, row.category) if text)

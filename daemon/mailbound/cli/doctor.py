@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mailbound.config import Config, Store
 
+_CROWDED = 0.8
 _STYLES = {"good": "green", "warning": "yellow", "fault": "bold red"}
 
 
@@ -47,7 +48,7 @@ def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
             *_held(connection),
             *_templates(connection, settings.templates.folder),
         ]
-        findings += _mail(connection)
+        findings += [*_mail(connection), *_quarantine(connection, settings)]
     findings += asyncio.run(_connections(settings))
     if json:
         terminal.print_json([each._asdict() for each in findings])
@@ -127,6 +128,18 @@ def _mail(connection: sa.Connection) -> Iterator[_Finding]:
     if counts.get("poison"):
         text = f"{terminal.counted(counts['poison'], 'mail')} could not be read; see `mailbound bounce list --mail`"
         yield _Finding("inbound", "warning", text)
+
+
+def _quarantine(connection: sa.Connection, settings: Config) -> Iterator[_Finding]:
+    """Give how full the quarantine is, if anything is in it."""
+    from mailbound.database import quarantine
+
+    room = quarantine.room(connection)
+    if not room.reports:
+        return
+    share = room.octets / settings.inbound.quarantine_budget
+    text = f"{terminal.counted(room.reports, 'report')}, {share:.0%} of its budget; see `mailbound bounce quarantine`"
+    yield _Finding("quarantine", "warning" if share > _CROWDED else "good", text)
 
 
 async def _connections(settings: Config) -> list[_Finding]:

@@ -129,7 +129,7 @@ def _tell_dispositions(found: dict[str, int]) -> None:
         bars.line(f"{_number(held)} held until an operator decides (mailbound bounce held)", "yellow")
     if quarantined := found[Disposition.QUARANTINED]:
         text = f"{_number(quarantined)} quarantined and not counted: nothing shows that they are genuine"
-        bars.line(f"{text} (mailbound bounce list --quarantined)", "yellow")
+        bars.line(f"{text} (mailbound bounce quarantine)", "yellow")
     if undone := found[Disposition.UNDONE]:
         bars.line(f"{_number(undone)} undone and not counted", "bright_black")
 

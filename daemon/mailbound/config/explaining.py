@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Iterator
 from datetime import timedelta
@@ -24,7 +25,10 @@ def explain(config: Config) -> str:
         ("When a run halts by itself", _breaker(config.breaker)),
         ("When bounces are held", _guard(config.guard)),
         ("What a signed report or the reply of our own relay does", _policy(config.policy)),
-        ("What becomes of inbound mail", _inbound(config.inbound)),
+        (
+            "What becomes of inbound mail",
+            itertools.chain(_inbound(config.inbound), _quarantining(config.inbound)),
+        ),
         ("How recipients unsubscribe", _unsubscribing(config.web)),
     ]
     return "\n\n".join("\n".join([heading, *map(_item, lines)]) for heading, lines in parts) + "\n"
@@ -180,6 +184,13 @@ def _inbound(inbound: Inbound) -> Iterator[str]:
     yield (
         f"When {quantities.write_size(inbound.budget)} of raw mail are kept, fetching stops and says so; "
         "nothing is deleted unread."
+    )
+
+
+def _quarantining(inbound: Inbound) -> Iterator[str]:
+    yield (
+        f"A report that proves nothing is kept for {_time(inbound.quarantine_for)}, in case an operator accepts it. "
+        f"Of over {quantities.write_size(inbound.quarantine_budget)} of such mail the oldest is dropped first."
     )
 
 

@@ -180,10 +180,15 @@ class Inbound(Section):
     largest: Size = 10 * 2**20
     keep_for: PositiveDuration = timedelta(days=90)
     budget: Size = 2 * 2**30
+    quarantine_for: PositiveDuration = timedelta(days=14)
+    quarantine_budget: Size = 100 * 2**20
 
     def _faults(self) -> Iterator[Finding]:
         if self.budget < self.largest:
             yield "budget", f"it must hold one mail of the `largest` size, {q.write_size(self.largest)}"
+        if self.quarantine_budget >= self.budget:
+            written = q.write_size(self.budget)
+            yield "quarantine_budget", f"it must leave room for genuine mail within the `budget`, {written}"
 
 
 class Web(Section):

@@ -144,6 +144,7 @@ def _complaint(report: Report, arrived: Arrived, delivery: Token | None) -> Find
         attempt=delivery.attempt if delivery else 0,
         store_id=arrived.store_id,
         mail_id=arrived.mail_id,
+        addresses=tuple(recipient.final_recipient for recipient in report.recipients),
         reporting_mta=report.reporting_mta,
     )
 

@@ -1,0 +1,93 @@
+"""`mailbound bounce quarantine`, `accept` and `drop`: reports that nothing shows to be genuine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mailbound.cli import quarantine_views, terminal
+from mailbound.errors import InputError
+
+Numbers = Annotated[list[int], typer.Argument(metavar="NUMBER...", help="The numbers of reports.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would become of them, and change nothing.")
+]
+
+
+def quarantine(
+    context: typer.Context,
+    *,
+    limit: Annotated[int, typer.Option(metavar="COUNT", help="How many, the latest first.", min=1)] = 50,
+    json: terminal.Json = False,
+) -> None:
+    """List the reports that carry no token of ours, or one that proves nothing.
+
+    They change nobody. Whom a report would speak of, if it were accepted, stands beside it.
+    """
+    from mailbound import config
+    from mailbound.database import bounces, quarantine
+    from mailbound.model import Disposition
+
+    limits = config.load(context.obj).inbound
+    which = bounces.Which(dispositions=(Disposition.QUARANTINED,))
+    with terminal.open_database(context) as database, database.look() as connection:
+        rows = [
+            (row, quarantine.about(connection, row)) for row in bounces.recent(connection, which, limit=limit)
+        ]
+        room = quarantine.room(connection)
+    if json:
+        terminal.print_json(quarantine_views.as_json(rows, room))
+    elif rows:
+        quarantine_views.show(rows)
+        quarantine_views.room(room, limits)
+    else:
+        terminal.say("the quarantine is empty")
+
+
+def accept(
+    context: typer.Context, numbers: Numbers, *, dry_run: DryRun = False, json: terminal.Json = False
+) -> None:
+    """Take reports as genuine: the policy decides about them.
+
+    A report is about the last message to the address it names, a wish to unsubscribe about whoever has the address.
+    `bounce undo` takes it back.
+    """
+    from mailbound import config
+    from mailbound.database import quarantine
+
+    limits, who = config.load(context.obj).policy, terminal.who()
+    with terminal.open_database(context) as database, database.begin() as connection:
+        decided = [
+            (number, quarantine.accept(connection, number, limits=limits, who=who))
+            for number in dict.fromkeys(numbers)
+        ]
+        if dry_run:
+            connection.rollback()
+    if json:
+        terminal.print_json(
+            [{"id": number, "disposition": each.disposition, "why": each.why} for number, each in decided]
+        )
+    else:
+        quarantine_views.accepted(decided, dry_run=dry_run)
+
+
+def drop(
+    context: typer.Context,
+    numbers: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[NUMBER]...", help="The numbers of reports.", show_default=False),
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All that is in quarantine now.")] = False,
+) -> None:
+    """Let reports count for nothing, and forget their mails."""
+    from mailbound.database import quarantine
+
+    if bool(numbers) == everything:
+        raise InputError("say which: numbers of reports, or --all")
+    with terminal.open_database(context) as database, database.begin() as connection:
+        chosen = quarantine.numbers(connection) if everything else list(dict.fromkeys(numbers or ()))
+        for number in chosen:
+            quarantine.drop(connection, number, who=terminal.who())
+    terminal.say(f"{terminal.counted(len(chosen), 'report')} dropped")

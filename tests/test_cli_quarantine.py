@@ -1,0 +1,121 @@
+"""`mailbound bounce quarantine`, `accept` and `drop`: what nothing shows to be genuine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import command
+from box import Box
+from mailbound.database import schema
+from mailbound.model import Action, Kind
+from test_quarantine import forged, mail
+from world import World
+
+WISH = {"kind": Kind.UNSUBSCRIBE, "action": Action.UNSUBSCRIBED}
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[Path]:
+    """Give a configuration with a forged bounce, one about nobody, and a wish without a token."""
+    with Box(folder) as made:
+        schema.upgrade(made.database)
+        with made.database.begin() as connection:
+            here = World(connection)
+            for name in ("anna", "bert"):
+                here.person(name)
+            here.send(here.sending())
+            forged(here, mail=mail(here, 3072))
+            forged(here, "nobody@example.org", mail=mail(here, 2048))
+            forged(here, "bert@example.org", mail=mail(here), **WISH)
+        yield made.folder / "config.toml"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    """Return a configuration to change what it has."""
+    with _made(tmp_path) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a configuration to be looked at only."""
+    with _made(tmp_path_factory.mktemp("quarantine")) as path:
+        yield path
+
+
+def left(config: Path) -> list[int]:
+    reports = command.run("bounce", "quarantine", "--json", config=config).json["reports"]
+    return sorted(each["id"] for each in reports)
+
+
+def test_the_list_says_whom_each_would_be_about(untouched: Path) -> None:
+    lines = command.run("bounce", "quarantine", config=untouched).out.splitlines()
+    assert [re.split(r"\s{2,}", line.strip())[2:] for line in lines[1:4]] == [
+        ["bert@example.org", "unsubscribed", "bert"],
+        ["nobody@example.org", "5.1.1 no-such-user", "nobody we mailed"],
+        ["anna@example.org", "5.1.1 no-such-user", "anna, spring"],
+    ]
+    assert lines[4] == "3 reports, 6.0 KiB of mail; 100MiB and 14d are kept."
+
+
+def test_machines_get_reports_and_room(untouched: Path) -> None:
+    found = command.run("bounce", "quarantine", "--limit", "1", "--json", config=untouched).json
+    assert found["room"] == {"reports": 3, "octets": 6120}
+    (report,) = found["reports"]
+    assert (report["kind"], report["about"]["external_id"]) == ("unsubscribe", "bert")
+
+
+def test_what_is_accepted_is_decided_and_can_be_taken_back(config: Path) -> None:
+    out = command.run("bounce", "accept", "1", "3", config=config).out.splitlines()
+    assert out == [
+        "id  becomes  why",
+        " 1  applied  no-such-user: the address is dead",
+        " 3  applied  the recipient unsubscribed: out for this store",
+        "2 reports accepted",
+    ]
+    assert left(config) == [2]
+    assert command.run("bounce", "undo", "1", "3", config=config).out.endswith(
+        "3 taken back, 0 left as they are\n"
+    )
+
+
+def test_a_dry_run_accepts_nothing(untouched: Path) -> None:
+    out = command.run("bounce", "accept", "1", "--dry-run", config=untouched).out
+    assert out.endswith("1 report would be accepted; nothing was done\n")
+    decided = command.run("bounce", "accept", "1", "--dry-run", "--json", config=untouched).json
+    assert decided == [{"id": 1, "disposition": "applied", "why": "no-such-user: the address is dead"}]
+    assert left(untouched) == [1, 2, 3]
+
+
+def test_one_that_cannot_be_accepted_keeps_all_in_quarantine(untouched: Path) -> None:
+    said = command.refused("bounce", "accept", "1", "2", config=untouched)
+    assert said == "report 2 speaks of nobody whom we mailed within 30 days"
+    assert left(untouched) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("words", [[], ["1", "--all"]], ids=["nothing", "both"])
+def test_what_shall_be_dropped_must_be_said(untouched: Path, words: list[str]) -> None:
+    assert command.refused("bounce", "drop", *words, config=untouched) == (
+        "say which: numbers of reports, or --all"
+    )
+
+
+def test_what_is_dropped_is_gone(config: Path) -> None:
+    assert command.run("bounce", "drop", "2", config=config).out == "1 report dropped\n"
+    assert "undone: dropped by " in command.run("bounce", "show", "2", config=config).out
+    assert command.refused("bounce", "show", "2", "--raw", config=config).startswith("mail 2 is not kept")
+    assert command.run("bounce", "drop", "--all", config=config).out == "2 reports dropped\n"
+    assert command.run("bounce", "quarantine", config=config).out == "the quarantine is empty\n"
+
+
+def test_the_doctor_says_how_full_it_is(untouched: Path) -> None:
+    found = command.run("doctor", "--json", config=untouched).json
+    assert [(each["state"], each["text"]) for each in found if each["about"] == "quarantine"] == [
+        ("good", "3 reports, 0% of its budget; see `mailbound bounce quarantine`")
+    ]
