@@ -17,7 +17,7 @@ _STORES = {
     ),
     "fewer connections": (
         {**_FREE, "allowed": 5, "rate": 9.0, "waits": True},
-        "the relay, which asked for less: 5 of 10 connections",
+        "the relay, which asked for less or was away: 5 of 10 connections",
     ),
     "a rate that is not reached": ({**_FREE, "rate": 20.0}, ""),
     "the rate": ({**_FREE, "rate": 20.0, "waits": True}, "the rate of 20 a second"),

@@ -146,6 +146,29 @@ def test_a_signal_about_what_was_under_way_before_the_last_one_is_no_new_one():
     assert concurrency.allowed(110.0) == 10
 
 
+def test_after_an_outage_it_begins_with_one_and_doubles():
+    concurrency = pacing.Concurrency(10, settle=5.0)
+    concurrency.restart(100.0)
+    assert [concurrency.allowed(now) for now in (99.0, 100.0, 104.9, 105.0, 110.0, 115.0, 120.0, 1e9)] == [
+        *(1, 1, 1, 2, 4, 8, 10, 10)
+    ]
+
+
+def test_a_signal_after_an_outage_counts_from_what_was_allowed_then():
+    concurrency = pacing.Concurrency(10, interval=60.0, settle=5.0)
+    concurrency.restart(100.0)
+    concurrency.slow_down(115.0)
+    assert [concurrency.allowed(now) for now in (115.0, 174.9, 175.0)] == [4, 4, 5]
+
+
+def test_an_outage_makes_nobody_forget_that_the_relay_asked_for_less():
+    concurrency = pacing.Concurrency(10, interval=60.0, settle=5.0)
+    concurrency.slow_down(0.0)
+    concurrency.restart(10.0)
+    concurrency.change(20, 11.0)
+    assert [concurrency.allowed(now) for now in (11.0, 15.0, 20.0, 30.0)] == [1, 2, 4, 5]
+
+
 def test_another_limit_forgets_nothing_that_the_relay_asked_for():
     concurrency = pacing.Concurrency(20, interval=60.0)
     concurrency.change(30, 0.0)

@@ -32,7 +32,9 @@ def of_store(known: Known) -> str:
     if known.down_until is not None:
         return f"the relay, which is down until {_clock(known.down_until)}: {known.why}"
     if known.allowed < known.connections:
-        return f"the relay, which asked for less: {known.allowed} of {known.connections} connections"
+        return (
+            f"the relay, which asked for less or was away: {known.allowed} of {known.connections} connections"
+        )
     if known.waits:
         return f"the rate of {_rate(known.rate, known.nodes)}"
     if known.crowded:

@@ -160,9 +160,11 @@ class Concurrency:
     `interval` adds a tenth of it, at least one connection. When fifty connections are told the same thing, that is
     one reason to halve, not fifty: a signal counts only if it comes `settle` seconds after the last one that did,
     and about a transaction that began after it.
+
+    After an outage it begins with one connection, and doubles every `settle` seconds.
     """
 
-    __slots__ = ("_base", "_since", "interval", "limit", "settle")
+    __slots__ = ("_base", "_restarted", "_since", "interval", "limit", "settle")
 
     def __init__(self, limit: int, *, interval: float = 60.0, settle: float = 5.0) -> None:
         """Start at `limit`."""
@@ -171,13 +173,16 @@ class Concurrency:
         self.settle = settle
         self._base = limit
         self._since: float | None = None  # when it was last told to slow down; None if never
+        self._restarted = -math.inf  # when the last outage was over
 
     def allowed(self, now: float) -> int:
         """Return how many connections may be open now, at least 1."""
-        if self._since is None:
-            return self.limit
-        quiet = max(0, int((now - self._since) / self.interval))
-        return max(1, min(self.limit, self._base + quiet * max(1, self.limit // 10)))
+        doublings = (now - self._restarted) / self.settle
+        return min(self._borne(now), 1 << int(min(max(doublings, 0.0), 30.0)))
+
+    def restart(self, now: float) -> None:
+        """Begin with one connection, since the relay was away."""
+        self._restarted = now
 
     def slow_down(self, now: float, *, begun: float | None = None) -> None:
         """Halve what is allowed, since the relay asked for less, in a transaction that began at `begun`."""
@@ -188,14 +193,21 @@ class Concurrency:
                 return  # it was under way when there still were twice as many
         self._base = max(1, self.allowed(now) // 2)
         self._since = now
+        self._restarted = -math.inf
 
     def change(self, limit: int, now: float) -> None:
         """Go on with another `limit`; what the relay asked for is not forgotten."""
         if limit == self.limit:
             return
-        allowed = self.allowed(now)
+        allowed = self._borne(now)
         self._base, self._since = (allowed, now) if allowed < self.limit else (limit, None)
         self.limit = limit
+
+    def _borne(self, now: float) -> int:
+        if self._since is None:
+            return self.limit
+        quiet = max(0, int((now - self._since) / self.interval))
+        return max(1, min(self.limit, self._base + quiet * max(1, self.limit // 10)))
 
 
 # --- many nodes, many runs --------------------------------------------------------------------------------

@@ -230,13 +230,14 @@ def settle(
         states[row.id] = after
         moves.move(row.run_id, row.domain_id, before, after)
         queued = after is DeliveryState.QUEUED
+        place = row.next_attempt_at if settlement.attempt is None else now  # what was not tried keeps its own
         changed.append(
             {
                 "b_id": row.id,
                 "state": after,
                 "node_id": None,
                 "attempt": row.attempt if settlement.attempt is None else settlement.attempt,
-                "next_attempt_at": (settlement.next_attempt_at or now) if queued else None,
+                "next_attempt_at": (settlement.next_attempt_at or place or now) if queued else None,
                 "reason": settlement.reason or (None if row.reason == PACED else row.reason),
                 "status": settlement.status or row.status,
                 "reply": (settlement.reply or row.reply or "")[:REPLY_LIMIT] or None,

@@ -97,6 +97,9 @@ class Courier:
                 await self._hang_up()
                 await asyncio.sleep(_CROWDED_SECONDS)
                 continue
+            if self._relay.down_since is not None:
+                await self._come_back()
+                continue
             try:
                 item = await asyncio.wait_for(self._queue.get(), _IDLE_SECONDS)
             except TimeoutError:
@@ -136,7 +139,10 @@ class Courier:
         except asyncio.CancelledError:
             self._writer.settle(_released(item))
             raise
-        if self._turned_away(item):  # it may have taken hours
+        if session is None:
+            self._writer.settle(_released(item))
+            return
+        if self._turned_away(item):  # it may have taken minutes
             return
         self._lull = asyncio.get_running_loop().create_future()
         self._begin(session, item)
@@ -209,19 +215,23 @@ class Courier:
         return True
 
     def _allowed(self) -> bool:
-        return self._number < self._relay.concurrency.allowed(time.monotonic())
+        return self._number < self._relay.allowed
 
     def _verdict(self, outcome: Outcome) -> Verdict | None:
         if outcome.reply is None or outcome.result not in {Result.REFUSED, Result.DEFERRED}:
             return None
         return classify.classify_reply(outcome.reply, outcome.phase, self._rules)
 
-    async def _connected(self) -> Session:
-        if self._relay.down_since is not None:  # an open session may be one that refuses every MAIL
-            await self._hang_up()
+    async def _connected(self) -> Session | None:
+        """Return the session, a new one if need be, or None if the relay is down."""
         if self._session is None or not self._session.usable:
-            self._session = await self._relay.connect()
+            self._session = await self._relay.attempt()
         return self._session
+
+    async def _come_back(self) -> None:
+        """Wait for the relay with empty hands: whoever reaches it meanwhile may have what is due."""
+        await self._hang_up()  # an open session may be one that refuses every MAIL
+        self._session = await self._relay.look()
 
     async def _hang_up(self) -> None:
         if self._session is not None:

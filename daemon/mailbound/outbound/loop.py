@@ -120,8 +120,7 @@ class Outbound:
         """Wait for replies to final dots, as long as the operator allows; then release what was not begun."""
         for courier in self._couriers:
             courier.stop()
-        while not self._queue.empty():
-            self._release(self._queue.get_nowait().claimed)
+        self._give_back()
         idle = [task for task, courier in zip(couriers, self._couriers, strict=True) if not courier.on_wire]
         await _cancel(*idle)
         seconds = self._parts.sending.drain.total_seconds()
@@ -148,6 +147,9 @@ class Outbound:
         sending = await self._parts.database.read(_sending, self._parts.store_id)
         now = self._parts.clock()
         self._run_ids = {run.id for run, _ in sending}
+        if self._is_down:
+            self._give_back()
+            return 0
         ready = [(run, activity) for run, activity in sending if _open_now(activity, now)]
         if not ready:
             return 0
@@ -167,6 +169,8 @@ class Outbound:
         """Wait until half of what is kept ahead is gone, and return how many deliveries to claim."""
         ahead = self._parts.connections * _AHEAD
         while (room := ahead - self._queue.qsize()) < ahead // 2 and not stopping.is_set():
+            if self._is_down:
+                return 0
             await self._sleep(0.002, stopping)
         return room
 
@@ -181,7 +185,7 @@ class Outbound:
         )
         hours, now = schedule.Hours(activity.window, activity.time_zone), self._parts.clock()
         for delivery in claimed:
-            if stopping.is_set():
+            if stopping.is_set() or self._is_down:
                 self._release(delivery)
             elif (opens := hours.opens(delivery.time_zone, now)) > now:
                 self._release(delivery, next_attempt_at=opens)
@@ -231,6 +235,15 @@ class Outbound:
     def _is_its_turn(self, delivery: Claimed) -> bool:
         """Return whether the turn that was given to a delivery is now; one that was missed is given anew."""
         return delivery.slot_at is not None and self._parts.clock() - delivery.slot_at < _TURN
+
+    @property
+    def _is_down(self) -> bool:
+        """Return whether the relay is down: then what is due is left to those who reach it."""
+        return self._parts.relay.down_since is not None
+
+    def _give_back(self) -> None:
+        while not self._queue.empty():
+            self._release(self._queue.get_nowait().claimed)
 
     def _release(
         self, delivery: Claimed, *, next_attempt_at: datetime | None = None, reason: str | None = None

@@ -20,6 +20,9 @@ from mailbound.relay.session import Session
 
 log = structlog.get_logger()
 
+_LONG_SECONDS = 60.0
+"""A relay that was away for longer gets its load back step by step: others have waited for it, too."""
+
 
 class Relay:
     """The relay of one store: where sessions come from, and what is known of its health.
@@ -54,6 +57,11 @@ class Relay:
         self._context: ssl.SSLContext | None = None
 
     @property
+    def allowed(self) -> int:
+        """Return how many sessions there may be now."""
+        return self.concurrency.allowed(self._clock())
+
+    @property
     def needs_attention(self) -> bool:
         """Return True if the relay refuses us, so that waiting will not help."""
         return isinstance(self.error, SessionError) and self.error.permanent
@@ -66,11 +74,44 @@ class Relay:
         """
         while True:
             if self.down_since is None:
-                session = await self._try()
+                session = await self.attempt()
             else:
-                session = await self._look()
+                session = await self.look()
             if session is not None:
                 return session
+
+    async def look(self) -> Session | None:
+        """Wait until the relay may be tried again, and return a session if it was on us to try and it is there.
+
+        None says that it is down still, or up again: `down_since` tells.
+        """
+        async with self._looking:
+            if self.retry_at is None:
+                return None  # it came back while we waited
+            await self._sleep(max(0.0, self.retry_at - self._clock()))
+            return await self.attempt()
+
+    async def attempt(self) -> Session | None:
+        """Return a new session, or None after noting why there is none: the relay is down then."""
+        failures = self._failures
+        try:
+            if self._context is None:
+                self._context = await asyncio.to_thread(self.account.context)
+            session = await opening.open(self.account, self._context)
+        except SessionError as error:
+            if error.reply is not None and error.reply.code == 421:
+                self.concurrency.slow_down(self._clock())
+            if self._failures == failures:  # else another attempt of the same moment was counted already
+                self._went_down(error)
+            return None
+        if self.down_since is not None:
+            down_for = self._clock() - self.down_since
+            log.info("relay.recovered", host=self.account.host, down_for=down_for)
+            if down_for > _LONG_SECONDS:
+                self.concurrency.restart(self._clock())
+        # A session is no success yet, so `_failures` stays: a relay may greet us and refuse every MAIL.
+        self.down_since = self.retry_at = self.error = None
+        return session
 
     def report(self, session: Session, outcome: Outcome) -> None:
         """Learn from how a transaction on `session` ended. Report each one, so that success is known too."""
@@ -90,33 +131,6 @@ class Relay:
         silent = outcome.reply is None or outcome.reply.code == 421
         between = outcome.result is Result.UNTRIED and outcome.phase is Phase.MAIL
         return between and silent and session.transactions > 1
-
-    async def _look(self) -> Session | None:
-        """Wait for our turn to look, then for the time to come, and try. None if something changed."""
-        async with self._looking:
-            if self.retry_at is None:
-                return None  # it came back while we waited
-            await self._sleep(max(0.0, self.retry_at - self._clock()))
-            return await self._try()
-
-    async def _try(self) -> Session | None:
-        """Return a session, or None after noting why there is none."""
-        failures = self._failures
-        try:
-            if self._context is None:
-                self._context = await asyncio.to_thread(self.account.context)
-            session = await opening.open(self.account, self._context)
-        except SessionError as error:
-            if error.reply is not None and error.reply.code == 421:
-                self.concurrency.slow_down(self._clock())
-            if self._failures == failures:  # else another attempt of the same moment was counted already
-                self._went_down(error)
-            return None
-        if self.down_since is not None:
-            log.info("relay.recovered", host=self.account.host, down_for=self._clock() - self.down_since)
-        # A session is no success yet, so `_failures` stays: a relay may greet us and refuse every MAIL.
-        self.down_since = self.retry_at = self.error = None
-        return session
 
     def _went_down(self, error: SessionError) -> None:
         self._failures += 1
