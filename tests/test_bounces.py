@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from mailbound.database import bounces, halting, runs, tables, tally
+from mailbound.address import normalise
+from mailbound.database import bounces, deliveries, erasing, halting, imports, recovery, runs, tables, tally
 from mailbound.database.bounces import Finding, Recorded
-from mailbound.lifecycle import RunEvent, RunState
+from mailbound.database.deliveries import Settlement
+from mailbound.lifecycle import DeliveryEvent, RunEvent, RunState
 from mailbound.model import Action, Category, Disposition, Evidence, Kind, Source, Verdict
 from mailbound.status import StatusCode
-from world import DAY, NOW, Limits, World, world
+from world import DAY, NODE, NOW, Limits, World, world
 
 DEAD = Verdict(Category.NO_SUCH_USER, permanent=True, status=StatusCode(5, 1, 1), rule="test")
 FULL = Verdict(Category.MAILBOX_FULL, permanent=False, status=StatusCode(5, 2, 2), rule="test")
@@ -55,6 +58,12 @@ def statuses(here: World) -> dict[str, str]:
         tables.recipient_status, tables.recipient_status.c.address_id == tables.address.c.id
     )
     return {row.key: row.status for row in here.connection.execute(query)}
+
+
+def move(here: World, name: str, address: str, *, now: datetime) -> None:
+    """Let an import bring another address of somebody."""
+    people = [imports.Person(name, normalise(address))]
+    imports.Import(store_id=here.stores["main"], who="test", now=now).apply(here.connection, people)
 
 
 def ledger(here: World) -> list[tuple[str, str, str, str]]:
@@ -215,6 +224,136 @@ def test_a_hard_bounce_spares_the_wish_of_who_shares_the_address(database_url: s
             "anna": "skipped undeliverable",
             "bert": "skipped undeliverable",
         }
+
+
+def test_a_hard_bounce_takes_no_wish_that_is_not_there(database_url: str) -> None:
+    """Or a change of address would give back what an unsubscribe took."""
+    with world(database_url) as here:
+        anna, bert = here.person("anna"), here.person("bert", opted_in=None)
+        here.wish(bert, store="*", receive=True)
+        sent = here.send(here.sending())
+        here.wish(anna, receive=False, source=Source.UNSUBSCRIBE)
+        here.wish(bert, store="*", receive=False, source=Source.USER)
+        for name in ("anna", "bert"):
+            record(here, sent[name])
+        assert set(statuses(here).values()) == {"undeliverable"}
+        assert wishes(here) == {("anna", "main"): "out unsubscribe", ("bert", "*"): "out user"}
+
+
+def test_a_hard_bounce_of_an_old_address_spares_the_wish_for_the_new_one(database_url: str) -> None:
+    with world(database_url) as here:
+        here.person("anna")
+        sent = here.send(here.sending())
+        move(here, "anna", "new@example.org", now=NOW)
+        record(here, sent["anna"])
+        assert statuses(here) == {"anna@example.org": "undeliverable"}
+        assert wishes(here) == {("anna", "main"): "in import"}
+
+
+def test_a_report_about_an_earlier_attempt_moves_no_later_one(database_url: str) -> None:
+    with world(database_url) as here:
+        here.person("anna")
+        run_id = here.sending()
+        (first,) = here.claim(run_id)
+        deliveries.mark(here.connection, [first.id], node_id=NODE, now=NOW)
+        lost = Settlement(first.id, DeliveryEvent.LOSE, attempt=1)
+        deliveries.settle(here.connection, [lost], node_id=NODE, now=NOW)
+        recovery.resend(here.connection, first.id, now=NOW)
+        here.send(run_id)
+        recorded = record(here, first.id, FULL, attempt=1)
+        assert recorded is not None
+        assert here.states(run_id) == {"anna": "accepted"}, "the second attempt is still on its way"
+        record(here, first.id, FULL, attempt=2)
+        assert here.states(run_id) == {"anna": "bounced"}
+
+
+def test_what_was_sent_before_a_new_consent_changes_nothing(database_url: str) -> None:
+    with world(database_url) as here:
+        here.person("anna")
+        old = here.send(here.sending())
+        consent = NOW + DAY
+        people = [imports.Person("anna", normalise("anna@example.org"), receive=True, consent_at=consent)]
+        imports.Import(store_id=here.stores["main"], who="test", now=consent).apply(here.connection, people)
+        recorded = record(here, old["anna"], at=consent + DAY)
+        assert recorded is not None
+        assert recorded.decision.why == "it was sent before the recipient opted in anew"
+        assert (statuses(here), wishes(here)) == ({}, {("anna", "main"): "in user"})
+        later = consent + 2 * DAY
+        new = here.send(here.sending(here.activity("new"), at=later), at=later)
+        record(here, new["anna"], at=later)
+        assert statuses(here) == {"anna@example.org": "undeliverable"}
+
+
+def test_a_failure_behind_an_arrival_counts_for_nothing_later(database_url: str) -> None:
+    with world(database_url) as here:
+        here.person("anna")
+        for day in range(3):
+            at = NOW + day * DAY
+            sent = here.send(here.sending(here.activity(f"day-{day}"), at=at), at=at)
+            record(here, sent["anna"], at=at, kind=Kind.SUCCESS, action=Action.EXPANDED)
+            record(here, sent["anna"], at=at, addresses=("member@example.net",))
+        last = NOW + 3 * DAY
+        sent = here.send(here.sending(here.activity("last"), at=last), at=last)
+        record(here, sent["anna"], at=last, addresses=("member@example.net",))
+        assert statuses(here) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "score"),
+    [
+        pytest.param(None, 1, id="nothing was heard"),
+        pytest.param({"kind": Kind.DELAY, "action": Action.DELAYED}, 3, id="it was delayed"),
+        pytest.param({"kind": Kind.BOUNCE, "action": Action.FAILED}, 3, id="it came back"),
+    ],
+)
+def test_what_was_accepted_is_a_success_only_if_nothing_was_heard(
+    database_url: str, said: dict[str, Any] | None, score: int
+) -> None:
+    with world(database_url) as here:
+        here.person("anna")
+
+        def send(day: int) -> int:
+            at = NOW + day * DAY
+            return here.send(here.sending(here.activity(f"day-{day}"), at=at), at=at)["anna"]
+
+        for day in (0, 1):
+            record(here, send(day), FULL, at=NOW + day * DAY)
+        quiet = send(2)
+        if said is not None:
+            record(here, quiet, BLOCKED, at=NOW + 2 * DAY, **said)
+        move(here, "anna", "new@example.org", now=NOW + 3 * DAY)
+        move(here, "anna", "anna@example.org", now=NOW + 4 * DAY)
+        recorded = record(here, send(8), FULL, at=NOW + 8 * DAY)
+        assert recorded is not None
+        assert recorded.decision.why == f"soft: {score} of 5"
+
+
+def test_the_success_of_who_left_an_address_still_counts_for_it(database_url: str) -> None:
+    with world(database_url) as here:
+        here.person("anna", address="family@example.org")
+        record(here, here.send(here.sending())["anna"], FULL)
+        later = NOW + DAY
+        here.send(here.sending(here.activity("quiet"), at=later), at=later)
+        move(here, "anna", "new@example.org", now=later + DAY)
+        here.person("bert", address="family@example.org")
+        last = later + 6 * DAY
+        sent = here.send(here.sending(here.activity("last"), at=last), at=last)
+        recorded = record(here, sent["bert"], FULL, at=last)
+        assert recorded is not None
+        assert recorded.decision.why == "soft: 1 of 5"
+
+
+def test_a_report_about_an_erased_person_says_that_it_is(database_url: str) -> None:
+    with world(database_url) as here:
+        anna = here.person("anna")
+        sent = here.send(here.sending())
+        erasing.erase(here.connection, anna, who="test", now=NOW)
+        recorded = record(here, sent["anna"], addresses=("anna@example.org",), diagnostic="550 anna is gone")
+        assert recorded is not None
+        assert recorded.erased
+        erasing.forget_late(here.connection, recorded.bounce_id)
+        row = here.connection.execute(sa.select(tables.bounce)).one()
+        assert (row.address, row.diagnostic, row.category) == ("", "", "unclear")
 
 
 def test_what_a_halted_run_holds_is_decided_anew_when_released(database_url: str) -> None:

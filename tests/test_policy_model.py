@@ -286,7 +286,8 @@ EVENTS = st.one_of(
     _event(
         "report", _recent, st.sampled_from(_others), st.just((Category.UNCLEAR, False)), own=st.booleans()
     ),
-    _event("streak", st.integers(1, 6), _categories, st.booleans()),
+    _event("streak", st.sampled_from([1, 2, 3, 6]), _categories, st.booleans()),
+    _event("streak", st.just(6), st.just(Category.MAILBOX_FULL), st.just(False)),
     _event("wait", st.sampled_from([1.0, 24.0, 72.0, 120.0, 200.0, 744.0])),
     _event("unsubscribe", _people, _stores),
     _event("consent", _people, _stores),
@@ -294,7 +295,7 @@ EVENTS = st.one_of(
     _event("erase", _people),
     _event("reinstate", _places),
     _event("undo", _recent),
-    _event("undo", _recent),
+    _event("undo", st.integers(-3, -1)),
 )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from mailbound import classify
+import sqlalchemy as sa
+
+from mailbound import classify, tokens
 from mailbound.config import Policy
-from mailbound.database import inbound_mail
+from mailbound.database import erasing, inbound_mail, nodes, tables
 from mailbound.database.inbound_mail import Arrival
 from mailbound.inbound import recorder
 from mailbound.model import Kind
-from mailbound.reading import Report
+from mailbound.reading import RecipientReport, Report
+from mailbound.tokens import Purpose
 from world import NOW, world
 
 _UNWRITABLE = "\ud800"  # half of a character: no database takes it
@@ -47,3 +50,37 @@ def test_what_is_taken_at_once_is_bounded_by_its_size(sqlite_url: str) -> None:
         large = [Arrival(str(number), b"%d" % number, 20 * 2**20, truncated=False) for number in range(3)]
         inbound_mail.keep(here.connection, here.stores["main"], large, now=NOW)
         assert len(inbound_mail.take(here.connection, limit=10)) == 1
+
+
+def test_what_comes_back_after_an_erasure_leaves_no_name_behind(database_url: str) -> None:
+    with world(database_url) as here:
+        anna = here.person("anna")
+        key = nodes.signing_key(here.connection, now=NOW)
+        delivery_id = here.send(here.sending())["anna"]
+        token = tokens.for_delivery(
+            key, Purpose.RETURN_PATH, delivery_id, attempt=1, day=tokens.day_number(NOW)
+        )
+        erasing.erase(here.connection, anna, who="test", now=NOW)
+        arrival = Arrival("1", b"To: anna@example.org", 20, truncated=False)
+        inbound_mail.keep(here.connection, here.stores["main"], [arrival], now=NOW)
+        (mail,) = inbound_mail.take(here.connection, limit=1)
+        report = Report(
+            Kind.BOUNCE,
+            (RecipientReport("anna@example.org", diagnostic_code="550 no anna here"),),
+            delivered_to=(f"bounces+{token}@example.com",),
+            subject="About anna",
+        )
+        done = recorder._record(
+            here.connection,
+            [(mail, report)],
+            keys={key.id: key},
+            rules=classify.rules(),
+            limits=Policy(),
+            now=NOW,
+        )
+        assert len(done.recorded) == 1
+        bounce = here.connection.execute(sa.select(tables.bounce)).one()
+        assert (bounce.evidence, bounce.address, bounce.diagnostic) == ("signed", "", "")
+        (kept,) = inbound_mail.recent(here.connection)
+        assert (kept.state, kept.subject) == ("read", "")
+        assert inbound_mail.find_raw(here.connection, mail.id) is None

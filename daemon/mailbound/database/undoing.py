@@ -35,8 +35,9 @@ def undo_bounces(
 ) -> Undone:
     """Take back what bounces changed, so that they count no more; a score folded from them is less by them."""
     ids = list(bounce_ids)
+    undone = undo(connection, _lines(connection, change.c.bounce_id.in_(ids)), cause=cause, now=now)
     connection.execute(bounce.update().where(bounce.c.id.in_(ids)).values(disposition=Disposition.UNDONE))
-    return undo(connection, _lines(connection, change.c.bounce_id.in_(ids)), cause=cause, now=now)
+    return undone
 
 
 def undo_replay(connection: sa.Connection, name: str, *, cause: Cause, now: datetime) -> Undone:
