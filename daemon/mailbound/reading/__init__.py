@@ -35,6 +35,11 @@ from mailbound.status import StatusCode
 
 __all__ = ["RecipientReport", "Report", "read"]
 
+_GIVE_NONE_BACK = (
+    Kind.ORDINARY,
+    Kind.AUTO_REPLY,
+    Kind.UNSUBSCRIBE,
+)  # no set: to hash an Enum is slower than to look
 _KINDS = {Action.FAILED: Kind.BOUNCE, Action.DELAYED: Kind.DELAY, Action.DELIVERED: Kind.SUCCESS}
 
 
@@ -78,7 +83,7 @@ def _structured(mail: Mail, status: dsn.Status) -> Report | None:
     notice = notification.read(mail)
     if notice:
         return replace(notice, **_about_mail(mail))
-    if mail.mentions(b"disposition-notification") and any(
+    if mail.mentions_part(b"disposition-notification") and any(
         leaf.content_type == "message/disposition-notification" for leaf in mail.leaves
     ):
         return _report(mail, Kind.DISPOSITION, part="mdn", why="It tells what a reader did with the message.")
@@ -97,7 +102,7 @@ def _about_message(fields: dsn.Fields) -> dict[str, str]:
 
 
 def _kind(recipients: tuple[RecipientReport, ...]) -> Kind:
-    actions = {recipient.action for recipient in recipients}
+    actions = [recipient.action for recipient in recipients]
     if Action.FAILED in actions:
         return Kind.BOUNCE
     return Kind.DELAY if Action.DELAYED in actions else Kind.SUCCESS
@@ -127,8 +132,8 @@ def _worded(raw: bytes, mail: Mail, status: dsn.Status) -> Report | None:
         part = f"flufl:{speaker}"
     if recipients:
         kind = _kind(recipients)
-        if len(recipients) == 1 and recipients[0].status is None:
-            recipients = (replace(recipients[0], status=StatusCode.find(fields.get("status", ""))),)
+        if len(recipients) == 1 and recipients[0].status is None and "status" in fields:
+            recipients = (replace(recipients[0], status=StatusCode.find(fields["status"])),)
         return _report(mail, kind, recipients, part=part, why=f"Its words tell of a {kind}.", **about)
     return _nameless(mail, about)
 
@@ -176,7 +181,7 @@ def _personal(mail: Mail) -> Report:
 
 
 def _report(mail: Mail, kind: Kind, recipients: tuple[RecipientReport, ...] = (), **rest: Any) -> Report:
-    gives_none_back = kind in {Kind.ORDINARY, Kind.AUTO_REPLY, Kind.UNSUBSCRIBE}
+    gives_none_back = kind in _GIVE_NONE_BACK
     return Report(
         kind=kind,
         recipients=recipients,

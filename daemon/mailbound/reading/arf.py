@@ -20,7 +20,7 @@ def read(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]] | None:
     Recipients are often redacted (RFC 6590), so that none is named; a type that is no complaint names none either.
     A report without a Feedback-Type is taken for `abuse`, which is what such senders mean.
     """
-    if not mail.mentions(b"feedback-report"):
+    if not mail.mentions_part(b"feedback-report"):
         return ("abuse", ()) if _is_hotmail(mail) else None
     part = next((leaf for leaf in mail.leaves if leaf.content_type == TYPE), None)
     if part is None:

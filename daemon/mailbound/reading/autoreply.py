@@ -26,7 +26,9 @@ _FIELDS = (
     ("x-vacation", re.compile(r"")),
 )
 
-_TO_WORDS = re.compile(r"\A\W+")
+_NAMES = frozenset(name for name, _ in _FIELDS)
+
+_TO_WORDS = re.compile(r"\W{1,300}")
 
 # Services that hold a mail back until its sender has answered them.
 _CHALLENGERS = ("@boxbe.com", "@spamarrest.com", "@bluebottle.com", "@sendio.com")
@@ -50,11 +52,14 @@ def is_automatic(mail: Mail) -> bool:
 
 def signs(mail: Mail) -> Iterator[str]:
     """Yield the names of the fields by which an automatic responder shows itself."""
+    if mail.headers.has_none(_NAMES):
+        return
     for name, pattern in _FIELDS:
-        if name in mail.headers and any(pattern.search(value) for value in mail.headers.all(name)):
+        if any(pattern.search(value) for value in mail.headers.all(name)):
             yield name
 
 
 def is_absence(mail: Mail) -> bool:
     """Tell whether its subject is that of an automatic reply."""
-    return bool(phrases.ABSENCE_SUBJECT.match(_TO_WORDS.sub("", mail.small_subject[:300])))
+    begins = _TO_WORDS.match(mail.small_subject)
+    return bool(phrases.ABSENCE_SUBJECT.match(mail.small_subject[:300], begins.end() if begins else 0))

@@ -44,6 +44,7 @@ OF_RECIPIENT = NAMES_RECIPIENT | {"action", "status", "diagnostic-code", "remote
 _IN_TEXT = re.compile(r"(?m)^(?:reporting-mta|final-recipient)[ \t]*:")
 _NO_ADDRESS = "@/|:"  # a route without its end, a file, a command, a list of aliases: the words may say more
 _FIELD = re.compile(r"([A-Za-z][\w-]{0,80})[ \t]*:[ \t]*(.*)", re.DOTALL)
+_WORD_ENDS = re.compile(r"[\s(;,]")
 _TYPE = re.compile(r"[\w.-]{1,40}\Z")
 _UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 _CUT_ESCAPE = re.compile(r"\\(?:x(?:\{[0-9A-Fa-f]{0,6})?)?\Z")
@@ -63,7 +64,7 @@ def read(mail: Mail) -> Status:
     ):  # somebody forwards one, its parts laid out in a mail of their own
         return {}, ()
     groups: list[Fields] = []
-    for part in mail.leaves if mail.mentions(b"delivery-status") else ():
+    for part in mail.leaves if mail.mentions_part(b"delivery-status") else ():
         if part.content_type in TYPES:
             groups += split(text_of(with_lf(part.content[:TEXT_LIMIT])))
     if not groups and mail.may_report:  # its MIME structure was lost on the way: the fields stand in the text
@@ -159,7 +160,7 @@ def _recipient(fields: Fields, mail: Mail, *, is_only: bool) -> RecipientReport 
     if "@" not in final and not _LOCAL_NAME.match(final):
         return None
     kind, text = typed(fields.get("diagnostic-code", ""))
-    if not text and action in {Action.FAILED, Action.DELAYED}:
+    if not text and action in (Action.FAILED, Action.DELAYED):
         text = mail.said_of(final) or mail.said_of(original)
     if not text and is_only:
         text = mail.transcript
@@ -194,9 +195,9 @@ def _completed(name: str, mail: Mail) -> str:
 
 
 def _action(value: str, status: StatusCode | None) -> Action | None:
-    word = re.split(r"[\s(;,]", value.strip().lower(), maxsplit=1)[0]
+    word = value.strip().lower()
     if word:
-        return _ACTIONS.get(word)
+        return _ACTIONS.get(word) or _ACTIONS.get(_WORD_ENDS.split(word, maxsplit=1)[0])
     return _BY_CLASS[status.class_] if status else Action.FAILED
 
 

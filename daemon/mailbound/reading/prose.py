@@ -7,7 +7,6 @@ something was not delivered: behind such a sentence stand the recipients, each a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from mailbound.model import Action
 from mailbound.reading import naming, phase
@@ -53,7 +52,8 @@ OPENING_LIMIT = 1500  # characters at the beginning, where a mailer says what be
 
 def read(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]]:
     """Return the speaker and a report for each recipient that the mail's own words name; ("", ()) if none."""
-    if match := LIST_REFUSES.search(mail.small_words):
+    may_be_list = "of this" in mail.small_words or "duplicated" in mail.small_words
+    if may_be_list and (match := LIST_REFUSES.search(mail.small_words)):
         name = mail.words[match.start("address") : match.end("address")]
         return "list", _reports(mail, {name: mail.words})
     listed = [name for value in mail.headers.all("x-failed-recipients") for name in addresses(value)]
@@ -142,8 +142,10 @@ def _sections(mail: Mail, begin: int) -> dict[str, str]:
     names: dict[str, str] = {}
     lines: list[str] | None = None
     before = ""
-    for line, is_open in _lines(mail.words, begin):
-        match = naming.in_line(line, is_open=is_open) if "@" in line else None
+    end = 0
+    for line in mail.words.split("\n"):
+        end += len(line) + 1
+        match = naming.in_line(line, is_open=end > begin) if "@" in line else None
         if match and (match.re is naming.STRICT or naming.is_recipient(match["address"], mail)):
             found = [match["address"].rstrip(".").strip("'")]
             found += [name for name in naming.more(match["rest"]) if naming.is_recipient(name, mail)]
@@ -161,11 +163,3 @@ def _sections(mail: Mail, begin: int) -> dict[str, str]:
         if lines is not None:
             lines.append(line)
     return {name: "\n".join(text) for name, text in lines_of.items()}
-
-
-def _lines(words: str, begin: int) -> Iterator[tuple[str, bool]]:
-    """Yield each line, and whether it ends behind `begin`."""
-    at = 0
-    for line in words.split("\n"):
-        at += len(line) + 1
-        yield line, at > begin

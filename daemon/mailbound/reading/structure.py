@@ -25,7 +25,7 @@ COPY_LIMIT = 64 * 1024 * 1024  # octets of all parts together: each level of nes
 TEXT_LIMIT = 256 * 1024  # octets of a text
 TEXTS_LIMIT = 1024 * 1024  # of all texts together
 
-_FIELD = re.compile(r"^([!-9;-~]{1,200}+)[ \t]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
+_FIELD = re.compile(r"^([!-9;-~]{1,200}+)[ \t]*+:(.*+(?:\n[ \t].*+)*+)", re.MULTILINE)
 _FOLD = re.compile(r"\n[ \t]+")
 _PARAMETER = re.compile(r""";\s*([^\s=;*]+)(?:\*0?\*?)?\s*=\s*("(?:[^"\\]++|\\.)*+"|[^\s;]*)""")
 _ESCAPED = re.compile(r"\\(.)")
@@ -63,6 +63,10 @@ class Headers:
     def __contains__(self, name: str) -> bool:
         """Tell whether there is such a field."""
         return name in self._fields
+
+    def has_none(self, names: frozenset[str]) -> bool:
+        """Tell whether there is no field of any of these names."""
+        return names.isdisjoint(self._fields)
 
     def __bool__(self) -> bool:
         """Tell whether there is any field."""
