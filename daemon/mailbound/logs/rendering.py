@@ -20,7 +20,8 @@ _FIRST = ("timestamp", "level", "event")
 def json_line(record: EventDict) -> bytes:
     """Return `record` as one line of JSON: what is not ASCII is escaped, so no value ends the line."""
     ordered = {key: record[key] for key in _FIRST if key in record}
-    return json.dumps(ordered | dict(record)).encode() + b"\n"
+    ordered.update(record)
+    return json.dumps(ordered).encode() + b"\n"
 
 
 def console(*, colours: bool) -> Callable[[EventDict], bytes]:

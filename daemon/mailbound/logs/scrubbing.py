@@ -42,7 +42,11 @@ class Scrubber:
 
     def __call__(self, _logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
         """Return what of `record` may be written."""
-        return {self._key(key): self._value(value, key, 0) for key, value in record.items()}
+        clean = {}
+        for key, value in record.items():
+            known = type(value) is int and not _is_secret(key)  # nothing in a plain number is to hide
+            clean[self._key(key)] = value if known else self._value(value, key, 0)
+        return clean
 
     def _value(self, value: Any, key: str, depth: int) -> Any:
         if value is None or type(value) is bool:
@@ -69,7 +73,7 @@ class Scrubber:
 
     def _text(self, text: str, key: str) -> str:
         if self._secrets is not None and len(text) >= self._shortest:
-            # first, for a cut could leave half a secret
+            # Before anything else, for a cut could leave half a secret.
             text = self._secrets.sub(HIDDEN, text)
         if len(text) > _LONGEST and key != "exception":
             text = text[:_LONGEST] + "…"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -258,28 +257,24 @@ class _Passage:
 
     def ready(self) -> None:
         self.asked_at = _uptime()
-        with self._watched():
-            self.courier.mark(self)
+        self._tell(self.courier.mark, self)
 
     def granted(self, yes: bool) -> None:  # noqa: FBT001 - it is the whole answer
         if self.over:
             return  # the session was closed meanwhile; what was marked is released by what ended it
         self.marked = yes
-        with self._watched():
-            if yes and _uptime() - self.asked_at < _FRESH_SECONDS:
-                self.courier.granted(self)
-            else:
-                self.session.withdraw()
+        if yes and _uptime() - self.asked_at < _FRESH_SECONDS:
+            self._tell(self.courier.granted, self)
+        else:
+            self._tell(self.session.withdraw)
 
     def ended(self, outcome: Outcome) -> None:
         self.over = True
-        with self._watched():
-            self.courier.ended(self, outcome)
+        self._tell(self.courier.ended, self, outcome)
 
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
         try:
-            yield
+            what(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, the event loop would only log it
             self.courier.failed(error)
 
@@ -299,7 +294,8 @@ def _expired(item: Item) -> Ended:
 
 def _tell(item: Item, outcome: Outcome, verdict: Verdict | None, ended: Ended, seconds: float) -> None:
     """Write the one line of this attempt."""
-    fields = _fields(item, outcome, verdict, ended) | {"duration": round(seconds, 3)}
+    fields = _fields(item, outcome, verdict, ended)
+    fields["duration"] = round(seconds, 3)
     match outcome.result:
         case Result.ACCEPTED:
             log.info("delivery.accepted", **fields)
@@ -323,7 +319,8 @@ def _fields(item: Item, outcome: Outcome, verdict: Verdict | None, ended: Ended)
         "address": item.letter.recipient,
     }
     if outcome.reply is not None:
-        fields |= {"code": outcome.reply.code, "reply": str(outcome.reply)}
+        fields["code"] = outcome.reply.code
+        fields["reply"] = str(outcome.reply)
     elif outcome.why:
         fields["why"] = outcome.why
     if verdict is not None:

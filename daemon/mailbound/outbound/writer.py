@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,7 +66,7 @@ class Writer:
         self._ended: list[Ended] = []
         self._marks: list[_Mark] = []
         self._work = asyncio.Event()
-        self._crowded = asyncio.Event()
+        self._crowded: asyncio.Future[None] | None = None  # while it lingers: everyone is here
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -102,10 +101,18 @@ class Writer:
         """Wait a moment, unless everyone is here who can come."""
         if len(self._ended) + len(self._marks) >= self._company:
             return
-        self._crowded.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_SECONDS):
-                await self._crowded.wait()
+        loop = asyncio.get_running_loop()
+        self._crowded = loop.create_future()
+        late = loop.call_later(_LINGER_SECONDS, self._crowd)
+        try:
+            await self._crowded
+        finally:
+            late.cancel()
+            self._crowded = None
+
+    def _crowd(self) -> None:
+        if self._crowded is not None and not self._crowded.done():
+            self._crowded.set_result(None)
 
     async def _commit(self, ended: list[Ended], marks: list[_Mark]) -> None:
         while True:
@@ -137,5 +144,5 @@ class Writer:
     def _wake(self) -> None:
         self._idle.clear()
         self._work.set()
-        if len(self._ended) + len(self._marks) >= self._company:
-            self._crowded.set()
+        if self._crowded is not None and len(self._ended) + len(self._marks) >= self._company:
+            self._crowd()
