@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailbound import message
-from mailbound.message import Enclosures, Mailbox, MessageFault, Sender, Unsubscribe, headers, parts
+from mailbound.message import Enclosures, Mailbox, MessageFault, Sender, headers, parts
 from mailbound.template import Rendered, Template
 
 DATE = datetime(2026, 12, 1, 8, 0, tzinfo=UTC)
@@ -69,9 +69,9 @@ def composed(  # every argument has a default, so that a test names only what it
         to,
         Rendered(subject, [text], None if html is None else [html]),
         enclosures,
-        message_id=message_id,
+        message_id=message.message_id(message_id).fill(""),
         date=DATE,
-        unsubscribe=Unsubscribe(mailto, https),
+        unsubscribe=message.unsubscribe(mailto, https).fill(""),
     )
 
 
@@ -160,9 +160,9 @@ def test_a_feedback_id_stays_as_it_is():
         Mailbox("b@example.com"),
         Rendered("s", ["t"], None),
         Enclosures(),
-        message_id="1@example.com",
+        message_id=message.message_id("1@example.com").fill(""),
         date=DATE,
-        unsubscribe=Unsubscribe(MAILTO),
+        unsubscribe=message.unsubscribe(MAILTO).fill(""),
     )
     assert parsed(octets)["Feedback-ID"] == "1:spring:main:mailbound" * 5
     assert b"=?" not in octets
@@ -301,6 +301,14 @@ def test_only_a_proper_uri_may_unsubscribe(uri):
 def test_a_header_field_that_came_out_wrong_is_not_sent(name, value):
     with pytest.raises(MessageFault, match="came out"):
         headers.field(name, value)
+
+
+def test_a_mould_holds_its_token_wherever_its_place_is():
+    place = message.PLACE
+    mould = message.unsubscribe(f"mailto:b+{place}@example.com", f"https://example.com/{place}")
+    assert mould.fill(TOKEN) == message.unsubscribe(
+        f"mailto:b+{TOKEN}@example.com", f"https://example.com/{TOKEN}"
+    ).fill("")
 
 
 def test_a_long_list_name_is_folded():
@@ -446,6 +454,7 @@ PIECE = st.text(alphabet=st.sampled_from("ab =.\t\n\r\x0cé€xxxxx"), max_size=
 @given(st.lists(st.tuples(PIECE, st.booleans()), max_size=5))
 @example([("x" * 75 + ".x\n", True)])  # a line that is broken before a dot
 @example([("x\r", False), ("\nx", True)])
+@example([("x\n", True), ("", False)])
 def test_a_text_encoded_in_pieces_is_the_text_encoded_as_a_whole(pieces: list[tuple[str, bool]]) -> None:
     encoder = parts.Text("plain", [piece for piece, constant in pieces if constant])
     encoded = encoder.encode([piece for piece, _ in pieces]).partition(b"\r\n\r\n")[2]

@@ -76,13 +76,12 @@ def for_delivery(key: Key, purpose: Purpose, delivery_id: int, *, attempt: int, 
     """Return the token of one delivery. A Message-ID's attempt is always 0, so that retries share it."""
     if purpose is Purpose.MESSAGE_ID:
         attempt = 0
-    tail = bytes((min(attempt, 255),)) + day.to_bytes(2, "big")
-    return _sign(key, _head(key, purpose, delivery_id) + tail)
+    return _sign(key, _head(key, purpose, delivery_id, min(attempt, 255) << 16 | day))
 
 
 def for_unsubscribe(key: Key, recipient_id: int, *, store: int) -> str:
     """Return the token that ends a recipient's opt-in for a store. It never expires."""
-    return _sign(key, _head(key, Purpose.UNSUBSCRIBE, recipient_id) + store.to_bytes(3, "big"))
+    return _sign(key, _head(key, Purpose.UNSUBSCRIBE, recipient_id, store))
 
 
 def verify(text: str, keys: Mapping[int, Key], *, now: datetime) -> Token | None:
@@ -127,8 +126,8 @@ def digest(key: Key, text: str) -> str:
     return hmac.new(key.secret, b"mailbound/erased" + text.encode(), hashlib.sha256).hexdigest()
 
 
-def _head(key: Key, purpose: Purpose, subject: int) -> bytes:
-    return bytes((purpose << 5 | key.id,)) + subject.to_bytes(5, "big")
+def _head(key: Key, purpose: Purpose, subject: int, rest: int) -> bytes:
+    return ((purpose << 5 | key.id) << 64 | subject << 24 | rest).to_bytes(9, "big")
 
 
 def _sign(key: Key, head: bytes) -> str:

@@ -12,10 +12,21 @@ from email.utils import format_datetime
 from typing import NamedTuple, Self
 
 from mailbound.message import headers, parts
-from mailbound.message.headers import MessageFault
+from mailbound.message.headers import PLACE, MessageFault, Mould
 from mailbound.template import Rendered, Template
 
-__all__ = ["Enclosures", "Mailbox", "MessageFault", "Sender", "Unsubscribe", "compose", "enclose"]
+__all__ = [
+    "PLACE",
+    "Enclosures",
+    "Mailbox",
+    "MessageFault",
+    "Mould",
+    "Sender",
+    "compose",
+    "enclose",
+    "message_id",
+    "unsubscribe",
+]
 
 
 class Mailbox(NamedTuple):
@@ -65,11 +76,18 @@ class Sender:
         )
 
 
-class Unsubscribe(NamedTuple):
-    """How the recipient leaves: a mailto URI, and an https URI for one click (RFC 2369, 8058)."""
+def message_id(value: str) -> Mould:
+    """Return the Message-ID field. Raises MessageFault."""
+    return Mould(headers.field("Message-ID", headers.message_id(value)))
 
-    mailto: str
-    https: str | None = None
+
+def unsubscribe(mailto: str, https: str | None = None) -> Mould:
+    """Return how the recipient leaves: a mailto URI, and an https URI for one click (RFC 2369, 8058).
+
+    Raises MessageFault for what is no such URI.
+    """
+    fields = headers.field("List-Unsubscribe", headers.uris([https, mailto] if https else [mailto]))
+    return Mould(fields + b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n" if https else fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +124,23 @@ def compose(
     rendered: Rendered,
     enclosures: Enclosures,
     *,
-    message_id: str,
+    message_id: bytes,
     date: datetime,
-    unsubscribe: Unsubscribe,
+    unsubscribe: bytes,
 ) -> bytes:
     """Return the message, its lines ended by CRLF. Raises MessageFault if a value cannot stand in it.
 
-    `message_id` is the same at each attempt; `date` is aware, the time of submission (RFC 5322 §3.6.1).
+    `message_id` is a field that is the same at each attempt, `unsubscribe` the fields that say how to leave; `date`
+    is aware, the time of submission (RFC 5322 §3.6.1).
     """
-    links = [unsubscribe.https, unsubscribe.mailto] if unsubscribe.https else [unsubscribe.mailto]
     header = b"".join(
         (
             _date(date.replace(microsecond=0)),
             sender._fields,
             headers.field("To", _mailbox(to, len("To: "))),
             headers.text("Subject", rendered.subject),
-            headers.field("Message-ID", headers.message_id(message_id)),
-            headers.field("List-Unsubscribe", headers.uris(links)),
-            b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n" if unsubscribe.https else b"",
+            message_id,
+            unsubscribe,
             _CONSTANT,
         )
     )

@@ -51,9 +51,10 @@ class Text:
             end, whole_lines, beginning = known
             begun.append(end)
             encoded += self._line("".join(begun)), whole_lines
-            begun = [beginning] if beginning else []
-        if begun or len(encoded) == 1:
-            encoded.append(self._line("".join(begun)))
+            begun = [beginning]
+        rest = "".join(begun)
+        if rest or len(encoded) == 1:
+            encoded.append(self._line(rest))
         return b"".join(encoded)
 
     def _cut(self, text: str) -> tuple[str, bytes, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -31,11 +31,14 @@ class Frame:
     template: Template
     enclosures: message.Enclosures
     sender: message.Sender
+    message_id: message.Mould
+    unsubscribe: message.Mould
     key: Key
     day: int
     store: Store
     store_id: int
-    activity: str
+    shown: Mapping[str, str]
+    """What a template may say of the store and the activity."""
     unsubscribe_url: str | None
 
     @classmethod
@@ -52,7 +55,20 @@ class Frame:
         )
         enclosures = message.enclose(template)
         url = web.unsubscribe_url
-        return cls(template, enclosures, sender, key, day, store, store_id, activity, url)
+        mailto = _unsubscribe_mailto(store, message.PLACE)
+        return cls(
+            template,
+            enclosures,
+            sender,
+            message.message_id(f"{message.PLACE}@{store.inbound.address.rpartition('@')[2]}"),
+            message.unsubscribe(mailto, f"{url}{message.PLACE}" if url else None),
+            key,
+            day,
+            store,
+            store_id,
+            {"store": store.name, "activity": activity},
+            url,
+        )
 
 
 class Composer:
@@ -99,19 +115,17 @@ def compose(frame: Frame, delivery: Claimed, *, now: datetime) -> Letter:
     message.
     """
     store = frame.store
-    inbound = store.inbound.address
     wish = tokens.for_unsubscribe(frame.key, delivery.recipient_id, store=frame.store_id)
-    url = f"{frame.unsubscribe_url}{wish}" if frame.unsubscribe_url else None
-    mailto = _unsubscribe_mailto(store, wish)
-    rendered = frame.template.render(_values(frame, delivery, url or mailto))
+    url = f"{frame.unsubscribe_url}{wish}" if frame.unsubscribe_url else _unsubscribe_mailto(store, wish)
+    rendered = frame.template.render(_values(frame, delivery, url))
     content = message.compose(
         frame.sender,
         message.Mailbox(delivery.address, delivery.name),
         rendered,
         frame.enclosures,
-        message_id=f"{_token(frame, Purpose.MESSAGE_ID, delivery)}@{inbound.rpartition('@')[2]}",
+        message_id=frame.message_id.fill(_token(frame, Purpose.MESSAGE_ID, delivery)),
         date=now,
-        unsubscribe=message.Unsubscribe(mailto, url),
+        unsubscribe=frame.unsubscribe.fill(wish),
     )
     return Letter(
         delivery_id=delivery.id,
@@ -134,8 +148,7 @@ def _values(frame: Frame, delivery: Claimed, unsubscribe_url: str) -> dict[str, 
         "name": delivery.name,
         "locale": delivery.locale,
         "unsubscribe_url": unsubscribe_url,
-        "store": frame.store.name,
-        "activity": frame.activity,
+        **frame.shown,
     }
 
 
