@@ -17,7 +17,7 @@ def cpu_seconds(pid: int) -> float:
 
 def family_cpu_seconds(pid: int) -> float:
     """Return the processor time of a process and of all that came of it and live."""
-    return cpu_seconds(pid) + sum(family_cpu_seconds(child) for child in _children(pid))
+    return cpu_seconds(pid) + sum(family_cpu_seconds(child) for child in children(pid))
 
 
 def peak_mib(pid: int) -> float:
@@ -39,7 +39,8 @@ def wait(condition: Callable[[], bool], what: str, *, every: float = 0.02) -> No
         time.sleep(every)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started and that live."""
     names = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     return [int(child) for name in names for child in name.split()]
 

@@ -14,7 +14,6 @@ import argparse
 import json
 import signal
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 import figures
 import measures
+import profiling
 import source
 import stage
 from figures import Figure, Scale
@@ -69,14 +69,12 @@ def mailbound(
         here.crowd(recipients)
         here.start()
         before = here.cpu_seconds(), measures.cpu_seconds(sink.process.pid), here.syncs()
-        watching = _watch(here.pid, profile)
+        watching = profiling.watch(here.pid, profile)
         here.mail("spring")
         here.await_sent("spring")
         after = here.cpu_seconds(), measures.cpu_seconds(sink.process.pid), here.syncs()
         peak = measures.peak_mib(here.pid)
-        if watching:
-            watching.send_signal(signal.SIGINT)
-            watching.wait()
+        profiling.end(watching)
         count, seconds = here.accepted()
         here.stop()
         assert count == recipients, f"{count} of {recipients} were accepted"
@@ -150,17 +148,6 @@ def _beside(ours: list[Sent], theirs: list[Sent]) -> dict[str, float]:
 
 def _sink(folder: Path, *, own: bool) -> Sink:
     return (Sink if own else PostfixSink)(folder)
-
-
-def _watch(pid: int, profile: Path | None) -> subprocess.Popen[bytes] | None:
-    if profile is None:
-        return None
-    form = "flamegraph" if profile.suffix == ".svg" else "speedscope"
-    # Only who holds the interpreter lock: it is what the threads compete for, and the others mostly wait.
-    command = ["record", "--gil", "--pid", str(pid), "--output", str(profile), "--format", form]
-    return subprocess.Popen(
-        [str(Path(sys.executable).with_name("py-spy")), *command, "--rate", "200"], stdout=sys.stderr
-    )
 
 
 def main() -> None:

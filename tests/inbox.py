@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -9,12 +11,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mailbound import classify, config
+from mailbound import classify, config, reading
 from mailbound.database import inbound_mail, schema, tables
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.database.leases import Lease
 from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
+from mailbound.reading import Report
 from world import NODE, NOW, World
 
 MAIL = b"From: anna@example.org\r\nSubject: mail %d\r\n\r\nHello\r\n"
@@ -63,10 +66,21 @@ def mails(database: Database) -> list[Any]:
         return list(connection.execute(sa.select(tables.inbound_mail).order_by("id")))
 
 
+def read_or_die(raw: bytes) -> Report:
+    """Read a mail in a worker, unless it holds words that kill the worker or hold it up for ever."""
+    if b"die!" in raw:
+        os._exit(1)
+    if b"hang!" in raw:
+        threading.Event().wait()
+    if b"burst!" in raw:
+        raise MemoryError
+    return reading.read(raw)
+
+
 @asynccontextmanager
 async def recording(database: Database, *, seconds: float = 10.0) -> AsyncIterator[tuple[Recorder, Reader]]:
-    """Give a recorder whose reader may take so long for a mail."""
-    reader = Reader(seconds=seconds)
+    """Give a recorder whose reader may take so long for a mail, and heeds the words of `read_or_die`."""
+    reader = Reader(seconds=seconds, read=read_or_die)
     parts = recorder.Parts(
         database=database,
         reader=reader,

@@ -222,10 +222,9 @@ def test_mail_that_another_node_took_since_is_left_to_it(database_url: str) -> N
         arrival = Arrival("1", b"raw", 3, truncated=False)
         inbound_mail.keep(here.connection, here.stores["main"], [arrival], now=NOW)
         (slow,) = inbound_mail.take(here.connection, limit=1)
-        assert inbound_mail.is_ours(here.connection, slow)
+        assert inbound_mail.ours(here.connection, [slow]) == [slow]
         (quick,) = inbound_mail.take(here.connection, limit=1)
-        assert not inbound_mail.is_ours(here.connection, slow)
-        assert inbound_mail.is_ours(here.connection, quick)
+        assert inbound_mail.ours(here.connection, [slow, quick]) == [quick]
 
 
 # --- a node's life ----------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ A return path `bounces+TOKEN@example.com` so stays within the 64 octets that RFC
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import itertools
@@ -32,6 +31,13 @@ LOCAL_PART_LIMIT = 64 - LENGTH - 1
 """How many octets the inbound account's own local part may have."""
 
 _CONTEXT = b"mailbound/1"
+
+# What `int` takes for digits of base 32, by the alphabet of RFC 4648 §6; all else becomes what it takes for none.
+_LETTERS, _VALUES = b"abcdefghijklmnopqrstuvwxyz234567", b"0123456789abcdefghijklmnopqrstuv"
+_DIGITS = bytes(
+    _VALUES[_LETTERS.index(letter)] if letter in _LETTERS else ord("!")
+    for letter in bytes(range(256)).lower()
+)
 _EPOCH = date(1970, 1, 1)
 _PAIRS = tuple(map("".join, itertools.product("abcdefghijklmnopqrstuvwxyz234567", repeat=2)))
 _SHIFTS = tuple(range(190, -1, -10))
@@ -143,6 +149,8 @@ def _decode(text: str) -> bytes | None:
     if len(text) != LENGTH or not text.isascii():
         return None
     try:
-        return base64.b32decode(text.upper())
+        return int(text.encode().translate(_DIGITS), 32).to_bytes(
+            25, "big"
+        )  # much quicker than base64.b32decode
     except ValueError:
         return None

@@ -311,26 +311,43 @@ def _settled() -> sa.Update:
     )
 
 
-def report(
-    connection: sa.Connection,
-    delivery_id: int,
-    event: DeliveryEvent,
-    *,
-    reason: str,
-    status: str,
-    now: datetime,
-) -> DeliveryState:
-    """Move a delivery by what a report from outside said of it, and return its state afterwards."""
-    row = lock(connection, [delivery_id])[delivery_id]
-    before = DeliveryState(row.state)
-    after = lifecycle.advance(before, event)
-    if after is not before:
-        moves = tally.Moves()
-        moves.move(row.run_id, row.domain_id, before, after)
-        moves.write(connection, node_id=0, now=now)
-        values = {"state": after, "reason": reason or row.reason, "status": status or row.status}
-        connection.execute(delivery.update().where(delivery.c.id == delivery_id).values(values))
-    return after
+class Told(NamedTuple):
+    """What a report from outside said of a delivery."""
+
+    delivery_id: int
+    event: DeliveryEvent
+    reason: str
+    status: str
+
+
+def report(connection: sa.Connection, told: Sequence[Told], *, now: datetime) -> dict[int, DeliveryState]:
+    """Move deliveries by what reports said of them, and return the state of each afterwards, by its id."""
+    rows = lock(connection, [each.delivery_id for each in told])
+    states: dict[int, DeliveryState] = {}
+    moves = tally.Moves()
+    changed = []
+    for each in told:
+        row = rows[each.delivery_id]
+        before = DeliveryState(row.state)
+        states[row.id] = after = lifecycle.advance(before, each.event)
+        if after is not before:
+            moves.move(row.run_id, row.domain_id, before, after)
+            reason, status = each.reason or row.reason, each.status or row.status
+            changed.append({"b_id": row.id, "state": after, "reason": reason, "status": status})
+    if changed:
+        connection.execute(_reported(), changed)
+    moves.write(connection, node_id=0, now=now)
+    return states
+
+
+@functools.cache
+def _reported() -> sa.Update:
+    names = ("state", "reason", "status")
+    return (
+        delivery.update()
+        .where(delivery.c.id == sa.bindparam("b_id"))
+        .values({name: sa.bindparam(name, type_=delivery.c[name].type) for name in names})
+    )
 
 
 def withdrawn(connection: sa.Connection, delivery_id: int, store_id: int, *, now: datetime) -> Settlement:

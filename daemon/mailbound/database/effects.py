@@ -2,68 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from mailbound.database import audience, changes, deliveries
-from mailbound.database.changes import Cause
-from mailbound.database.tables import change, recipient
+from mailbound.database.changes import Cause, Standing, Wish
+from mailbound.database.deliveries import Told
+from mailbound.database.judging import Finding, Judged
+from mailbound.database.tables import change, delivery, opt_in, recipient
 from mailbound.lifecycle import DeliveryEvent, DeliveryState
 from mailbound.model import Action, Evidence, Source
-from mailbound.policy import Decision
-
-if TYPE_CHECKING:
-    from mailbound.database.bounces import Finding
 
 
 def write(
-    connection: sa.Connection,
-    bounce_id: int,
-    finding: Finding,
-    decision: Decision,
-    target: Any | None,
-    *,
-    cause: Cause,
-) -> DeliveryState | None:
-    """Write the effects of a decision; return the delivery's state afterwards, or None if it speaks of none."""
-    cause = replace(cause, bounce_id=bounce_id, rule_version=finding.rule_version)
-    state = None
-    if target is not None:
-        state = DeliveryState(target.state)
-        if decision.delivery is not None and _moves(decision.delivery, finding, target):
-            status = str(finding.verdict.status) if finding.verdict.status else ""
-            state = deliveries.report(
-                connection,
-                target.id,
-                decision.delivery,
-                reason=finding.verdict.category if finding.action is Action.FAILED else "",
-                status=status,
-                now=finding.at,
-            )
-        if decision.status is not None:
-            changes.set_status(
-                connection,
-                address_id=target.address_id,
-                status=decision.status.status,
-                category=decision.status.category or "",
-                until=decision.status.until,
-                cause=cause,
-                now=finding.at,
-            )
-    if decision.opt_out is not None:
-        _opt_out(connection, finding, decision, target, cause)
-    return state
+    connection: sa.Connection, recorded: Sequence[tuple[int, Judged]], cause: Cause | None
+) -> dict[int, DeliveryState]:
+    """Write what decisions of one moment change; return the state of the delivery, if there is one, by bounce."""
+    if not recorded:
+        return {}
+    now = recorded[0][1].finding.at
+    causes = [
+        replace(
+            cause or Cause(each.finding.kind), bounce_id=bounce_id, rule_version=each.finding.rule_version
+        )
+        for bounce_id, each in recorded
+    ]
+    judged = [each for _, each in recorded]
+    states = _move(connection, recorded, now=now)
+    changes.set_statuses(connection, _standings(judged, causes), now=now)
+    changes.set_opt_ins(connection, _wishes(connection, judged, causes), now=now)
+    return states
 
 
-def speak_of_erased(connection: sa.Connection, finding: Finding, target: Any | None) -> bool:
-    """Return whether a finding speaks of somebody who wanted to be forgotten."""
-    recipient_id = target.recipient_id if target else finding.recipient_id
-    if recipient_id is None:
-        return False
-    return connection.execute(sa.select(recipient.c.id).where(recipient.c.id == recipient_id)).first() is None
+def erased(connection: sa.Connection, judged: Sequence[Judged]) -> set[int]:
+    """Return which of the recipients that findings speak of wanted to be forgotten."""
+    people = {recipient_id for each in judged if (recipient_id := each.recipient_id) is not None}
+    return people - changes.there(connection, people)
+
+
+def _move(
+    connection: sa.Connection, recorded: Sequence[tuple[int, Judged]], *, now: datetime
+) -> dict[int, DeliveryState]:
+    """Move deliveries by what was said of them."""
+    states: dict[int, DeliveryState] = {}
+    told: dict[int, Told] = {}
+    for bounce_id, each in recorded:
+        finding, event, target = each.finding, each.decision.delivery, each.target
+        if target is not None:
+            states[bounce_id] = DeliveryState(target.state)
+            if event is not None and _moves(event, finding, target):
+                reason = finding.verdict.category if finding.action is Action.FAILED else ""
+                status = str(finding.verdict.status) if finding.verdict.status else ""
+                told[bounce_id] = Told(target.id, event, reason, status)
+    after = deliveries.report(connection, list(told.values()), now=now)
+    return states | {bounce_id: after[each.delivery_id] for bounce_id, each in told.items()}
+
+
+def _standings(judged: Sequence[Judged], causes: Sequence[Cause]) -> list[Standing]:
+    """Return the statuses that addresses get."""
+    return [
+        Standing(each.target.address_id, new.status, new.category or "", new.until, cause)
+        for each, cause in zip(judged, causes, strict=True)
+        if each.target is not None and (new := each.decision.status) is not None
+    ]
+
+
+def _wishes(connection: sa.Connection, judged: Sequence[Judged], causes: Sequence[Cause]) -> list[Wish]:
+    """Return the opt-outs that follow."""
+    hard = [each.target for each in judged if _is_hard(each) and each.target is not None]
+    wanting = _wanting(connection, hard)
+    wishes = []
+    for each, cause in zip(judged, causes, strict=True):
+        source = each.decision.opt_out
+        store_id = each.target.store_id if each.target else each.finding.store_id
+        if source is None or each.recipient_id is None or store_id is None:
+            continue
+        people: Iterable[int] = [each.recipient_id]
+        if each.decision.whole_address:
+            people = _sharing(connection, each.recipient_id)
+        elif _is_hard(each) and each.target is not None and each.target.id not in wanting:
+            people = []
+        wishes += [Wish(person, store_id, receive=False, source=source, cause=cause) for person in people]
+    return wishes
+
+
+def _is_hard(judged: Judged) -> bool:
+    return judged.decision.opt_out is Source.HARD_BOUNCE
+
+
+def _wanting(connection: sa.Connection, targets: Sequence[Any]) -> set[int]:
+    """Return the deliveries whose recipients want the store's mail, and have still the address that it went to.
+
+    It may be given back one day, so a bounce takes nothing that is not there, and nothing from a new address.
+    """
+    stores: defaultdict[int, list[int]] = defaultdict(list)
+    for target in targets:
+        stores[target.store_id].append(target.id)
+    return {
+        delivery_id
+        for store_id, ids in stores.items()
+        for delivery_id in connection.execute(_wanted(), {"store": store_id, "deliveries": ids}).scalars()
+    }
+
+
+@functools.cache
+def _wanted() -> sa.Select[Any]:
+    among = sa.bindparam("deliveries", expanding=True, type_=delivery.c.id.type)
+    store_id = sa.bindparam("store", type_=opt_in.c.store_id.type)
+    return (
+        sa.select(delivery.c.id)
+        .join(recipient, recipient.c.id == delivery.c.recipient_id)
+        .where(
+            delivery.c.id.in_(among),
+            recipient.c.address_id == delivery.c.address_id,
+            audience.opted_in(recipient.c.id, store_id),
+        )
+    )
+
+
+def _sharing(connection: sa.Connection, recipient_id: int) -> Sequence[int]:
+    """Return everybody who has the address of a recipient."""
+    own = sa.select(recipient.c.address_id).where(recipient.c.id == recipient_id).scalar_subquery()
+    return connection.execute(sa.select(recipient.c.id).where(recipient.c.address_id == own)).scalars().all()
 
 
 def _moves(event: DeliveryEvent, finding: Finding, target: Any) -> bool:
@@ -73,33 +139,6 @@ def _moves(event: DeliveryEvent, finding: Finding, target: Any) -> bool:
     """
     overtaken = event is DeliveryEvent.REPORT_FAILED and 0 < finding.attempt < target.attempt
     return finding.evidence is Evidence.SIGNED and not overtaken
-
-
-def _opt_out(
-    connection: sa.Connection, finding: Finding, decision: Decision, target: Any | None, cause: Cause
-) -> None:
-    recipient_id = target.recipient_id if target else finding.recipient_id
-    store_id = target.store_id if target else finding.store_id
-    if recipient_id is None or store_id is None or decision.opt_out is None:
-        return
-    people = sa.select(recipient.c.id).where(recipient.c.id == recipient_id)
-    if decision.whole_address:
-        own = sa.select(recipient.c.address_id).where(recipient.c.id == recipient_id).scalar_subquery()
-        people = sa.select(recipient.c.id).where(recipient.c.address_id == own)
-    if target is not None and decision.opt_out is Source.HARD_BOUNCE:
-        # It may be given back one day, so it takes nothing that is not there, and nothing from a new address.
-        wished = audience.opted_in(recipient.c.id, store_id)
-        people = people.where(recipient.c.address_id == target.address_id, wished)
-    for person in connection.execute(people).scalars().all():
-        changes.set_opt_in(
-            connection,
-            recipient_id=person,
-            store_id=store_id,
-            receive=False,
-            source=decision.opt_out,
-            cause=cause,
-            now=finding.at,
-        )
 
 
 def of_bounce(connection: sa.Connection, bounce_id: int) -> Sequence[Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,7 +29,7 @@ TRIES = 2
 """A mail whose reading killed the reader this often is poison: it is kept, shown, and read no more."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Arrival:
     """A mail as the mailbox handed it over."""
 
@@ -35,6 +37,16 @@ class Arrival:
     content: bytes
     size_octets: int
     truncated: bool
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the hash that tells it from others of the same uid."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @cached_property
+    def packed(self) -> bytes:
+        """Return it as it lies in the database. Whoever asks before the transaction makes that shorter."""
+        return zlib.compress(self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +57,12 @@ class Unread:
     store_id: int
     fetched_at: datetime
     attempts: int  # this one included
-    content: bytes
+    packed: bytes  # as it lies in the database
+
+    @property
+    def content(self) -> bytes:
+        """Return the mail as the mailbox handed it over."""
+        return unpack(self.packed)
 
     @property
     def is_poison(self) -> bool:
@@ -53,26 +70,39 @@ class Unread:
         return self.attempts > TRIES
 
 
+def unpack(content: bytes) -> bytes:
+    """Return the mail that was packed so."""
+    return zlib.decompress(content)
+
+
 def keep(connection: sa.Connection, store_id: int, arrivals: Iterable[Arrival], *, now: datetime) -> int:
     """Keep raw mail; return how many were new. A mail counts once, by its uid and content."""
-    count = 0
-    for arrival in arrivals:
-        row = {
+    different = {(arrival.uid[:255], arrival.sha256): arrival for arrival in arrivals}
+    rows = [
+        {
             "store_id": store_id,
-            "uid": arrival.uid[:255],
-            "sha256": hashlib.sha256(arrival.content).hexdigest(),
+            "uid": uid,
+            "sha256": sha256,
             "size_octets": arrival.size_octets,
             "truncated": arrival.truncated,
             "fetched_at": now,
             "state": NEW,
         }
-        insert = changes.upsert(connection, inbound_mail).values(row).on_conflict_do_nothing()
-        mail_id = connection.execute(insert.returning(inbound_mail.c.id)).scalar_one_or_none()
-        if mail_id is not None:
-            content = zlib.compress(arrival.content, 6)
-            connection.execute(inbound_raw.insert().values(mail_id=mail_id, content=content))
-            count += 1
-    return count
+        for (uid, sha256), arrival in different.items()
+    ]
+    if not rows:
+        return 0
+    new = connection.execute(_kept(connection.dialect.name), rows).all()
+    raw = [{"mail_id": row.id, "content": different[row.uid, row.sha256].packed} for row in new]
+    if raw:
+        connection.execute(inbound_raw.insert(), raw)
+    return len(raw)
+
+
+@functools.cache
+def _kept(dialect: str) -> sa.UpdateBase:
+    insert = changes.upsert(dialect, inbound_mail).on_conflict_do_nothing()
+    return insert.returning(inbound_mail.c.id, inbound_mail.c.uid, inbound_mail.c.sha256)
 
 
 def known(connection: sa.Connection, store_id: int, uids: Sequence[str]) -> set[str]:
@@ -120,23 +150,28 @@ def take(connection: sa.Connection, *, limit: int) -> list[Unread]:
     poisonous = [row.id for row in rows if row.attempts > TRIES]
     if poisonous:
         poison(connection, poisonous, why=f"reading it failed {TRIES} times")
-    return [
-        Unread(row.id, row.store_id, row.fetched_at, row.attempts, zlib.decompress(row.content))
-        for row in rows
-    ]
+    return [Unread(row.id, row.store_id, row.fetched_at, row.attempts, bytes(row.content)) for row in rows]
 
 
-def is_ours(connection: sa.Connection, mail: Unread) -> bool:
-    """Return whether a mail still waits for the one who took it, and let nobody else take it until the end.
+def ours(connection: sa.Connection, mails: Sequence[Unread]) -> list[Unread]:
+    """Return those mails that still wait for the one who took them, and let nobody else take them until the end.
 
     The try that was counted tells: who takes a mail counts one, so nobody took it since.
     """
-    untouched = sa.select(inbound_mail.c.id).where(
-        inbound_mail.c.id == mail.id,
-        inbound_mail.c.state == NEW,
-        inbound_mail.c.attempts == mail.attempts,
+    waiting = connection.execute(_waiting(), {"ids": [mail.id for mail in mails]}) if mails else ()
+    attempts = {row.id: row.attempts for row in waiting}
+    return [mail for mail in mails if attempts.get(mail.id) == mail.attempts]
+
+
+@functools.cache
+def _waiting() -> sa.Select[Any]:
+    ids = sa.bindparam("ids", expanding=True, type_=inbound_mail.c.id.type)
+    return (
+        sa.select(inbound_mail.c.id, inbound_mail.c.attempts)
+        .where(inbound_mail.c.id.in_(ids), inbound_mail.c.state == NEW)
+        .order_by(inbound_mail.c.id)
+        .with_for_update()
     )
-    return connection.execute(untouched.with_for_update()).first() is not None
 
 
 def poison(connection: sa.Connection, ids: Sequence[int], *, why: str) -> None:
@@ -145,19 +180,44 @@ def poison(connection: sa.Connection, ids: Sequence[int], *, why: str) -> None:
     connection.execute(inbound_mail.update().where(inbound_mail.c.id.in_(ids)).values(values))
 
 
-def settle(
-    connection: sa.Connection, mail_id: int, *, kind: Kind, subject: str, why: str, now: datetime
-) -> None:
-    """Write what a mail was."""
-    values = {"state": READ, "kind": kind, "subject": subject[:255], "why": why[:255], "read_at": now}
-    connection.execute(inbound_mail.update().where(inbound_mail.c.id == mail_id).values(values))
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """What a mail was."""
+
+    mail_id: int
+    kind: Kind
+    subject: str
+    why: str
+
+
+def settle(connection: sa.Connection, mails: Sequence[Understood], *, now: datetime) -> None:
+    """Write what mails were."""
+    rows = [
+        {
+            "b_id": each.mail_id,
+            "kind": each.kind,
+            "subject": each.subject[:255],
+            "why": each.why[:255],
+            "read_at": now,
+        }
+        for each in mails
+    ]
+    if rows:
+        connection.execute(_settled(), rows)
+
+
+@functools.cache
+def _settled() -> sa.Update:
+    names = ("kind", "subject", "why", "read_at")
+    values = {name: sa.bindparam(name, type_=inbound_mail.c[name].type) for name in names}
+    return inbound_mail.update().where(inbound_mail.c.id == sa.bindparam("b_id")).values(state=READ, **values)
 
 
 def find_raw(connection: sa.Connection, mail_id: int) -> bytes | None:
     """Return a kept mail, or None if it is not there, or no longer."""
     query = sa.select(inbound_raw.c.content).where(inbound_raw.c.mail_id == mail_id)
     content = connection.execute(query).scalar_one_or_none()
-    return None if content is None else zlib.decompress(bytes(content))
+    return None if content is None else unpack(bytes(content))
 
 
 def raw(connection: sa.Connection, mail_id: int) -> bytes:

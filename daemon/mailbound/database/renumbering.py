@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -18,7 +17,7 @@ def recognise(connection: sa.Connection, store_id: int, series: str, arrivals: I
     The same octets make it the same mail, for each carries when and how it came. But two that lie there side by
     side, alike as they are, stay two: a kept mail is recognised once.
     """
-    coming = {(arrival.uid, hashlib.sha256(arrival.content).hexdigest()) for arrival in arrivals}
+    coming = {(arrival.uid, arrival.sha256) for arrival in arrivals}
     rows = connection.execute(
         sa.select(inbound_mail.c.id, inbound_mail.c.uid, inbound_mail.c.sha256)
         .where(inbound_mail.c.store_id == store_id, inbound_mail.c.sha256.in_({sha for _, sha in coming}))

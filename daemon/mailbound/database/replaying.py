@@ -68,9 +68,8 @@ def replay(
         if row.disposition != Disposition.UNDONE:
             undoing.undo_bounces(connection, [row.id], cause=Cause("replay", who=name), now=now)
             differences.append(Difference(mail_id, row.id, row.address, _verdict(row), "", "undone"))
-    inbound_mail.settle(
-        connection, mail_id, kind=report.kind, subject=report.subject, why=report.why, now=now
-    )
+    understood = inbound_mail.Understood(mail_id, report.kind, report.subject, report.why)
+    inbound_mail.settle(connection, [understood], now=now)
     return differences
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -41,14 +41,14 @@ def find(
 ) -> list[Finding]:
     """Return what `report` says, one finding for each recipient; [] for a mail that says nothing about a delivery."""
     genuine = _tokens(report, keys, arrived.at)
-    delivery = next((token for token in genuine if token.purpose is not Purpose.UNSUBSCRIBE), None)
-    wish = next((token for token in genuine if token.purpose is Purpose.UNSUBSCRIBE), None)
     found = []
     if report.kind is Kind.UNSUBSCRIBE:
+        wish = next((token for token in genuine if token.purpose is Purpose.UNSUBSCRIBE), None)
         found = [_unsubscribe(report, arrived, wish)]
     elif report.kind is Kind.COMPLAINT and report.feedback_type in _COMPLAINTS:
-        found = [_complaint(report, arrived, delivery)]
+        found = [_complaint(report, arrived, _delivery(genuine))]
     elif report.kind in _ABOUT_DELIVERIES:
+        delivery = _delivery(genuine)
         found = [
             _about(recipient, report, arrived, delivery, rules) for recipient in _recipients(report, delivery)
         ]
@@ -77,14 +77,17 @@ def doubt(clue: Clue, keys: Mapping[int, tokens.Key], *, now: datetime) -> str:
     return "" if token.purpose is PURPOSES[clue.carrier] else f"we signed it to be carried by the {made_for}"
 
 
-def _tokens(report: Report, keys: Mapping[int, tokens.Key], now: datetime) -> list[Token]:
-    """Return the genuine tokens of a report, the most trusted first; each only where its purpose belongs."""
-    found = []
+def _tokens(report: Report, keys: Mapping[int, tokens.Key], now: datetime) -> Iterator[Token]:
+    """Yield the genuine tokens of a report, the most trusted first; each only where its purpose belongs."""
     for clue in correlate.clues(report):
         token = tokens.verify(clue.token, keys, now=now)
         if token is not None and token.purpose is PURPOSES[clue.carrier]:
-            found.append(token)
-    return found
+            yield token
+
+
+def _delivery(genuine: Iterator[Token]) -> Token | None:
+    """Return the most trusted token of a delivery."""
+    return next((token for token in genuine if token.purpose is not Purpose.UNSUBSCRIBE), None)
 
 
 def _recipients(report: Report, delivery: Token | None) -> tuple[RecipientReport, ...]:
