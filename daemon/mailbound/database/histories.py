@@ -55,7 +55,7 @@ def before(
 
 
 def _history(known: Any, failed: Sequence[Any], at: datetime, *, arrived: bool) -> History:
-    """Return the history of one address, without what failed before its last success or was sent before its last chance."""
+    """Return the history of one address: what failed since its last success, and was sent since its last chance."""
     status = RecipientStatus(known.status or RecipientStatus.DELIVERABLE)
     if known.until is not None and known.until <= at:
         status = RecipientStatus.DELIVERABLE
