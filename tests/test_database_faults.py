@@ -218,7 +218,7 @@ def test_a_commit_whose_answer_was_lost_counts_once(
         with _sending(tmp_path, url, proxy=proxy) as sending:
             sending.box.start()
             cutter.armed = True
-            sending.await_letters(300)
+            sending.await_letters(120)
             cutter.armed = False
             assert cutter.cuts >= 5
             sending.finish()
