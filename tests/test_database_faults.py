@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from box import DAEMON, Box
 from commit_cutter import CommitCutter
+from mailbound import service
 from mailbound.database import nodes
 from mailbound.database.tables import delivery
 from reckoning import Reckoning
@@ -68,15 +69,20 @@ class Sending:
             assert time.monotonic() < until, "it goes on sending"
         assert count < len(_PEOPLE)
 
-    def finish(self) -> None:
-        """See it go on by itself, and everybody get one letter, at the first attempt."""
+    def restart(self) -> None:
+        """Look at what the daemon that ended left, and start the next one."""
+        self._reckoning.after_kill()
+        self.box.start()
+
+    def finish(self, *, doubled: int = 0) -> None:
+        """See it go on by itself, and everybody get one letter, but for those `doubled` at most."""
         self.box.wait(lambda: self.box.run_state("spring") == "sent", "the run to be sent")
         assert self.box.stop() == 0
         self._reckoning.at_end()
         assert self._reckoning.faults == []
         assert self._reckoning.lost() == []
-        assert self._reckoning.doubled == 0
-        assert self.letters() == len(_PEOPLE)
+        assert self._reckoning.doubled <= doubled
+        assert self.letters() == len(_PEOPLE) + self._reckoning.doubled
 
     def failures(self) -> int:
         """Return how often the log told that the database failed."""
@@ -148,17 +154,33 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, disk: Path) -> None:
     [
         pytest.param("pwrite64:error=EIO:when=150..152", id="it cannot be written"),
         pytest.param("pwrite64:error=ENOSPC:when=150..152", id="no space is left"),
-        pytest.param("fdatasync:error=EIO:when=20..22", id="it cannot be synced"),
     ],
 )
 def test_a_disk_that_fails_for_a_while_is_waited_for(tmp_path: Path, sqlite_url: str, fault: str) -> None:
-    name, _, _ = fault.partition(":")
-    trace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={fault}"]
     with _sending(tmp_path, sqlite_url) as sending:
-        sending.box.launch(prefix=trace)
+        sending.box.launch(prefix=_inject(fault))
         sending.box.wait(lambda: bool(sending.failures()), "the fault")
         assert sending.letters() <= sending.marked()
         sending.finish()
+
+
+def test_a_disk_that_cannot_sync_ends_the_daemon_and_the_next_one_goes_on_from_what_it_holds(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    with _sending(tmp_path, sqlite_url) as sending:
+        sending.box.launch(prefix=_inject("fdatasync:error=EIO:when=40"))  # the next one would succeed
+        assert sending.box.ended() == service.DISK_FAULT
+        assert [event["event"] for event in sending.box.events()][-1] == "disk.failed"
+        assert sending.failures() == 0, "nobody tried again"
+        assert 0 < sending.letters() < len(_PEOPLE)
+        sending.restart()
+        sending.finish(doubled=_CONNECTIONS)
+
+
+def _inject(fault: str) -> list[str]:
+    """Return what to start a program with, for a system call to fail in it."""
+    name, _, _ = fault.partition(":")
+    return ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={fault}"]
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ MailboundError
 ├── InputError           a command was given something unusable; nothing was changed, exit status 2
 ├── DatabaseError        the database did not do as told; the transaction is rolled back
 │   └── InvalidTransition    a state machine was asked for a step that it does not have
+├── DiskFailed           what the database wrote may not be on the disk; nothing may be written before a restart
 ├── RelayError           the relay cannot be used now; its run waits, no recipient is touched
 └── MailboxError         the inbound mailbox cannot be read now; its loop backs off
 """
@@ -35,6 +36,10 @@ class DatabaseError(MailboundError):
 
 class InvalidTransition(DatabaseError):
     """A state machine was asked for a step that it does not have."""
+
+
+class DiskFailed(MailboundError):
+    """The disk did not keep what the database wrote. It is no DatabaseError: nobody may wait for it to pass."""
 
 
 class RelayError(MailboundError):

@@ -12,7 +12,7 @@ import structlog
 
 from mailbound.database import nodes, recovery
 from mailbound.database.engine import Database
-from mailbound.errors import DatabaseError
+from mailbound.errors import DatabaseError, DiskFailed
 from mailbound.lifecycle import DeliveryState
 
 log = structlog.get_logger()
@@ -85,7 +85,7 @@ class Node:
 
     async def leave(self) -> None:
         """Let the others know that we are gone; they would find out."""
-        with contextlib.suppress(DatabaseError):
+        with contextlib.suppress(DatabaseError, DiskFailed):
             await self._database.run(nodes.leave, self.id)
 
     async def _look_after_others(self) -> None:

@@ -23,7 +23,7 @@ from mailbound.config import Config, Store
 from mailbound.database import engine, schema, stores
 from mailbound.database.engine import Database
 from mailbound.database.leases import Lease
-from mailbound.errors import ConfigError, DatabaseError
+from mailbound.errors import ConfigError, DatabaseError, DiskFailed
 from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
 from mailbound.mailbox import opening
 from mailbound.node import BEAT_SECONDS, Node
@@ -39,6 +39,10 @@ log = structlog.get_logger()
 
 _STUCK_SECONDS = 300.0
 """A loop that has not moved for so long is stuck: longer than any transaction or fetch may take."""
+
+
+DISK_FAULT = 74
+"""The exit status for a disk that fails: EX_IOERR of sysexits.h."""
 
 
 class Loop(Protocol):
@@ -75,6 +79,10 @@ class _Service:
         try:
             with _alone(database):
                 await self._serve(database)
+        except DiskFailed as failed:
+            log.error("disk.failed", why=str(failed))
+            logs.flush()
+            os._exit(DISK_FAULT)  # to close the database would sync it once more, and believe what that says
         finally:
             database.close()
 

@@ -20,7 +20,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
-from mailbound.errors import DatabaseError, InputError
+from mailbound.errors import DatabaseError, DiskFailed, InputError, MailboundError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +33,10 @@ _PATIENCE_SECONDS = (
 
 _IDLE_SECONDS = 30
 """How long a transaction may do nothing: a daemon only waits for statements, never in between."""
+
+_UNSYNCED = ("SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC")
+"""After a failed fsync the kernel may forget what it could not write, and the next fsync, which finds nothing to do,
+succeeds. So PostgreSQL ends and recovers from what the disk holds; and so do we."""
 
 _TCP = {
     "connect_timeout": 10,
@@ -67,6 +71,7 @@ class Database:
         self._held = (
             threading.local()
         )  # each thread keeps its connection: the pool takes as long as a statement
+        self._failed: DiskFailed | None = None
         self._write_threads = ThreadPoolExecutor(
             1 if self.is_sqlite else 4, thread_name_prefix="database-write"
         )
@@ -96,7 +101,7 @@ class Database:
 
         It is run again, whole, while the database is locked or its connection was lost; so it must do nothing but
         speak to the database. What was committed is not run again, even if the answer to COMMIT was lost. Raises
-        DatabaseError when patience ends.
+        DatabaseError when patience ends, and DiskFailed, from then on for ever, if a sync failed.
         """
         return await self._on(
             self._write_threads, self._writer, lambda connection: function(connection, *args, **kwargs)
@@ -114,7 +119,16 @@ class Database:
         self, threads: ThreadPoolExecutor, engine: sa.Engine, function: Callable[[sa.Connection], T]
     ) -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(threads, _persistently, engine, self._held, function)
+        return await loop.run_in_executor(threads, self._unless_failed, engine, function)
+
+    def _unless_failed(self, engine: sa.Engine, function: Callable[[sa.Connection], T]) -> T:
+        if self._failed is not None:
+            raise self._failed
+        try:
+            return _persistently(engine, self._held, function)
+        except DiskFailed as failed:
+            self._failed = failed
+            raise
 
     def release(self) -> None:
         """Close all connections until they are needed again.
@@ -157,7 +171,7 @@ def _persistently(engine: sa.Engine, held: threading.local, function: Callable[[
             return _once(engine, held, function, until)
         except sa.exc.DBAPIError as error:
             if not _passing(error) or time.monotonic() > until:
-                raise DatabaseError(_first_line(error)) from error
+                raise _ours(error) from error
         time.sleep(random.uniform(0.05, 0.5))
 
 
@@ -234,12 +248,15 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        raise DatabaseError(_first_line(error)) from error
+        raise _ours(error) from error
 
 
-def _first_line(error: sa.exc.DBAPIError) -> str:
+def _ours(error: sa.exc.DBAPIError) -> MailboundError:
     lines = str(error.orig).splitlines()
-    return f"database: {lines[0] if lines else repr(error.orig)}"
+    why = f"database: {lines[0] if lines else repr(error.orig)}"
+    if getattr(error.orig, "sqlite_errorname", "") in _UNSYNCED:
+        return DiskFailed(f"{why}: what was written could not be synced")
+    return DatabaseError(why)
 
 
 def _options(url: sa.URL) -> dict[str, Any]:

@@ -112,9 +112,12 @@ class Outbound:
                 task.result()  # the feeder ends when we stop; only an error ends another one
         finally:
             await _cancel(feeder)
-            await self._drain(couriers)
-            await self.writer.flush()
-            await _cancel(writer)
+            if not writer.done():  # else no outcome could be written
+                await self._drain(couriers)
+                flushed = asyncio.create_task(self.writer.flush())
+                await asyncio.wait({flushed, writer}, return_when=asyncio.FIRST_COMPLETED)
+                await _cancel(flushed)
+            await _cancel(writer, *couriers)
 
     async def _drain(self, couriers: Sequence[asyncio.Task[None]]) -> None:
         """Wait for replies to final dots, as long as the operator allows; then release what was not begun."""
