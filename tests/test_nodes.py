@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from world import NOW, World, world
 _LONG = timedelta(hours=1)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(url: str) -> Iterator[Database]:
     database = Database(url, checkpoints=True)
     schema.upgrade(database)
@@ -286,8 +286,10 @@ def test_what_holds_a_node_back_is_told_with_its_heartbeat(database_url: str) ->
 def test_a_daemon_that_stops_in_the_middle_of_a_transaction_is_cut_off(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailbound.database.engine._IDLE_SECONDS", 0.2)
-    with _opened(postgres_url) as database:
+    with _opened(postgres_url):
+        pass  # to make the tables may take longer than it shall be patient
+    monkeypatch.setattr("mailbound.database.engine._IDLE_SECONDS", 1)
+    with contextlib.closing(Database(postgres_url, checkpoints=True)) as database:
         tries = []
 
         def dawdle(connection: sa.Connection) -> int:
