@@ -174,14 +174,8 @@ def test_a_late_acceptance_keeps_what_a_report_said(database_url: str) -> None:
         run_id = here.sending()
         (claimed,) = here.claim(run_id)
         deliveries.mark(here.connection, [claimed.id], node_id=NODE, now=NOW)
-        deliveries.report(
-            here.connection,
-            claimed.id,
-            DeliveryEvent.REPORT_FAILED,
-            reason="no-such-user",
-            status="5.1.1",
-            now=NOW,
-        )
+        told = deliveries.Told(claimed.id, DeliveryEvent.REPORT_FAILED, "no-such-user", "5.1.1")
+        deliveries.report(here.connection, [told], now=NOW)
         deliveries.settle(
             here.connection,
             [Settlement(claimed.id, DeliveryEvent.ACCEPT, reply="250 Ok")],

@@ -343,7 +343,8 @@ def test_a_report_that_overtakes_the_outcome_has_the_last_word(
                 if marked:
                     assert await _mark(writer, anna.id)
                 with database.begin() as connection:
-                    said = deliveries.report(connection, anna.id, report, reason="", status="", now=NOW)
+                    told = deliveries.Told(anna.id, report, reason="", status="")
+                    said = deliveries.report(connection, [told], now=NOW)[anna.id]
                 settlement = Settlement(anna.id, event) if event else None
                 writer.settle(Ended(anna.id, settlement, resend_at=NOW if event is _E.LOSE else None))
                 await asyncio.wait_for(writer.flush(), 5)
