@@ -54,5 +54,7 @@ _STEPS = {
 def told(text: str) -> Phase | None:
     """Return the phase that `text`, in lower case, names as refused; None if it names none."""
     match = _ANSWERED.search(text) if any(word in text for word in _ANSWERS) else None
-    match = match or _MARKED.search(text) or _TRANSCRIPT.search(text)
+    match = match or _MARKED.search(text)
+    if match is None and (">>>" in text or "-->" in text or "sent:" in text):
+        match = _TRANSCRIPT.search(text)
     return _STEPS.get(match["step"], Phase.END) if match else None

@@ -23,23 +23,26 @@ from mailbound.reading.phrases import (
 from mailbound.reading.report import RecipientReport
 from mailbound.status import StatusCode
 
+_BY_GMAIL = re.compile(r"delivery to the following recipients? (?:has been|failed)")
+
 # Who speaks, by a sentence that only this one uses. It gives the report its name; the reading is the same for all.
-# Each is a pattern of its own, for what begins with plain letters is found at once.
-_SPEAKERS = tuple(
-    (name, re.compile(sentence))
-    for name, sentences in {
-        "qmail": (r"this is the \S+ program at", "message from the qmail"),
-        "exim": (
-            "created automatically by mail delivery software",
-            "a message that you sent (?:could|has) not",
-        ),
-        "postfix": ("this is the (?:postfix program|mail system at host)",),
-        "sendmail": ("--- (?:the following addresses had|transcript of session follows)",),
-        "dma": ("this is the dragonfly mail agent",),
-        "exchange": (r"did not reach (?:\w+ ){1,5}recipient", "microsoft exchange", "office 365"),
-        "gmail": ("delivery to the following recipients? (?:has been|failed)", "googlemail"),
-    }.items()
-    for sentence in sentences
+# A pattern stands only where the words before it are not all that counts, for words are found in no time.
+_SPEAKERS: tuple[tuple[str, str, re.Pattern[str] | None], ...] = (
+    ("postfix", "this is the postfix program at host", None),
+    ("postfix", "this is the mail system at host", None),
+    ("qmail", " program at", re.compile(r"this is the \S+ program at")),
+    ("qmail", "message from the qmail", None),
+    ("exim", "created automatically by mail delivery software", None),
+    ("exim", "a message that you sent could not", None),
+    ("exim", "a message that you sent has not", None),
+    ("sendmail", "--- the following addresses had", None),
+    ("sendmail", "--- transcript of session follows", None),
+    ("dma", "this is the dragonfly mail agent", None),
+    ("exchange", "did not reach ", re.compile(r"did not reach (?:\w+ ){1,5}recipient")),
+    ("exchange", "microsoft exchange", None),
+    ("exchange", "office 365", None),
+    ("gmail", "delivery to the following recipient", _BY_GMAIL),
+    ("gmail", "googlemail", None),
 )
 
 _REPLY = re.compile(r"[45](?<![\w.].)\d\d[ -]\S")  # the digit first: it is quick to look for
@@ -116,7 +119,10 @@ def _opening(mail: Mail) -> int | None:
 
 def _speaker(mail: Mail) -> str:
     words = mail.small_words[:3000]
-    return next((name for name, pattern in _SPEAKERS if pattern.search(words)), "plain")
+    for name, said, pattern in _SPEAKERS:
+        if said in words and (pattern is None or pattern.search(words)):
+            return name
+    return "plain"
 
 
 def _says_why(text: str) -> bool:
