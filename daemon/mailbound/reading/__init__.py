@@ -80,7 +80,7 @@ def _structured(mail: Mail, status: dsn.Status) -> Report | None:
         )
     if autoreply.asks_to_prove(mail):
         return _challenge(mail)
-    notice = notification.read(mail)
+    notice = notification.read(mail) if mail.may_hold_object else None
     if notice:
         return replace(notice, **_about_mail(mail))
     if mail.mentions_part(b"disposition-notification") and any(
@@ -186,7 +186,9 @@ def _report(mail: Mail, kind: Kind, recipients: tuple[RecipientReport, ...] = ()
         kind=kind,
         recipients=recipients,
         returned_message_ids=() if gives_none_back else mail.returned_ids,
-        **_about_mail(mail),
+        delivered_to=mail.delivered_to,
+        subject=mail.subject,
+        sender=mail.sender,
         **rest,
     )
 

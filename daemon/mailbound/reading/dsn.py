@@ -59,20 +59,18 @@ def read(mail: Mail) -> Status:
     Only a report that stands at the top of the mail counts: one in a forwarded message speaks of somebody else's
     mail. A recipient whose Action is unknown is left out (RFC 3464 §2.3.3 lists them all).
     """
-    if (
-        mail.is_discussion and not mail.may_report
-    ):  # somebody forwards one, its parts laid out in a mail of their own
-        return {}, ()
     groups: list[Fields] = []
     for part in mail.leaves if mail.mentions_part(b"delivery-status") else ():
         if part.content_type in TYPES:
             groups += split(text_of(with_lf(part.content[:TEXT_LIMIT])))
+    if groups and mail.is_discussion and not mail.may_report:
+        return {}, ()  # somebody forwards one, its parts laid out in a mail of their own
     if not groups and mail.may_report:  # its MIME structure was lost on the way: the fields stand in the text
         small_words = mail.small_words
         is_likely = "reporting-mta" in small_words or "final-recipient" in small_words
         begin = _IN_TEXT.search(small_words) if is_likely else None
         groups = split(mail.words[begin.start() :]) if begin else []
-    return of_groups(groups, mail)
+    return of_groups(groups, mail) if groups else ({}, ())
 
 
 def of_groups(groups: list[Fields], mail: Mail) -> Status:

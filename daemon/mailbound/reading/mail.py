@@ -84,6 +84,11 @@ class Mail:
         """Tell the same of a word in the type of a part: a single text has none."""
         return not self._is_single and self.mentions(word)
 
+    @property
+    def may_hold_object(self) -> bool:
+        """Tell whether it may hold an object of JSON: there is a brace, or what quoted-printable makes of one."""
+        return b"{" in self._raw or b"=7B" in self._raw
+
     @Once
     def _is_single(self) -> bool:
         stated = self.headers.get("content-type").lower()
@@ -123,6 +128,7 @@ class Mail:
         found = [
             address
             for name in _DELIVERED_TO
+            if name in self.headers
             for value in self.headers.all(name)
             for address in addresses(without_comments(value))
         ]
@@ -386,8 +392,8 @@ def addresses(text: str) -> list[str]:
 
 def without_comments(value: str) -> str:
     """Return a structured field without its comments (RFC 5322 §3.2.2)."""
-    for _ in range(5):  # as deep as anybody nests them
-        if "(" not in value:
-            break
+    depth = 0
+    while "(" in value and depth < 5:  # as deep as anybody nests them
+        depth += 1
         value = _COMMENT.sub("", value)
     return value

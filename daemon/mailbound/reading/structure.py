@@ -139,8 +139,9 @@ class Part:
     def _parameters(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for name, value in _PARAMETER.findall(f";{self._stated}"[:PARAMETERS_LIMIT]):
-            plain = _ESCAPED.sub(r"\1", value[1:-1]) if value.startswith('"') else value
-            found.setdefault(name.lower(), plain)
+            is_escaped = "\\" in value and value.startswith('"')
+            plain = _ESCAPED.sub(r"\1", value) if is_escaped else value
+            found.setdefault(name.lower(), plain[1:-1] if value.startswith('"') else plain)
         return found
 
     @Once
