@@ -59,6 +59,39 @@ def test_a_header_in_a_wide_charset_is_read() -> None:
     assert structure.decoded_words(f"=?utf-16be?b?{word}?=") == "Unzustellbar: 一"
 
 
+@pytest.mark.parametrize("brace", [b"{", b"=7B"])
+def test_an_object_is_read_however_its_braces_are_written(brace: bytes) -> None:
+    mail = (
+        b"From: no-reply@sns.example\nContent-Transfer-Encoding: quoted-printable\n\n"
+        + brace
+        + b'"notificationType":"Bounce","mail":'
+        + brace
+        + b'},"bounce":'
+        + brace
+        + b'"bouncedRecipients":['
+        + brace
+        + b'"emailAddress":"bob@x.example"}]}}\n'
+    )
+    assert [one.final_recipient for one in read(mail).recipients] == ["bob@x.example"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "boundary"),
+    [
+        ("b", "b"),
+        ('"a b"', "a b"),
+        ('"a\\"b"', 'a"b'),
+        ('"a\\\\"', "a\\"),
+        ("a\\b", "a\\b"),
+        ('"a', '"a'),
+        ('""', ""),
+    ],
+)
+def test_a_parameter_is_read_as_it_is_quoted(stated: str, boundary: str) -> None:
+    part = structure.parse(f"Content-Type: multipart/mixed; x=y; boundary={stated}; z=1\n\n".encode())
+    assert part.parameter("boundary") == boundary
+
+
 # --- limits ------------------------------------------------------------------------------------------------
 
 FENCED = b"From: MAILER-DAEMON@x.example\nContent-Type: multipart/mixed; boundary=b\n\n"
