@@ -83,7 +83,7 @@ def test_an_object_is_read_however_its_braces_are_written(brace: bytes) -> None:
         ('"a\\"b"', 'a"b'),
         ('"a\\\\"', "a\\"),
         ("a\\b", "a\\b"),
-        ('"a', '"a'),
+        ('"a', "a"),
         ('""', ""),
     ],
 )

@@ -139,9 +139,7 @@ class Part:
     def _parameters(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for name, value in _PARAMETER.findall(f";{self._stated}"[:PARAMETERS_LIMIT]):
-            is_escaped = "\\" in value and value.startswith('"')
-            plain = _ESCAPED.sub(r"\1", value) if is_escaped else value
-            found.setdefault(name.lower(), plain[1:-1] if value.startswith('"') else plain)
+            found.setdefault(name.lower(), _unquoted(value) if value.startswith('"') else value)
         return found
 
     @Once
@@ -207,6 +205,11 @@ class Part:
         self._budget.texts -= len(octets)
         text = text_of(octets, self.parameter("charset")).replace("\r\n", "\n")
         return _MARKED_FROM.sub("From ", text) if ">From " in text else text
+
+
+def _unquoted(value: str) -> str:
+    plain = _ESCAPED.sub(r"\1", value) if "\\" in value else value
+    return plain[1:].removesuffix('"')
 
 
 def parse(raw: bytes) -> Part:
