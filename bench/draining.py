@@ -28,7 +28,7 @@ import measures
 import profiling
 import stage
 from figures import Figure, Scale
-from mailbound.database import nodes, tables, tally
+from mailbound.database import tables, tally, token_keys
 from relays import Sink
 from servers.mailnet import MailNet
 from stage import Stage
@@ -69,7 +69,7 @@ def drain(mails: int, *, sending: int = 0, profile: Path | None = None) -> Drain
             here.crowd(mails)
             _send_all(here)
             with here.database.begin() as connection:
-                key = nodes.signing_key(connection, now=datetime.now(UTC))
+                key = token_keys.signing(connection, now=datetime.now(UTC))
             backlog.fill(net.maildir(_USER), backlog.reports_about(mails, key=key, day=backlog.today()))
             drained = _drain(here, sink, mails, profile)
             here.stop()
@@ -111,7 +111,7 @@ def _send_all(here: Stage) -> None:
     here.schedule("past")
     with here.database.begin() as connection:
         connection.execute(tables.activity.update().values(planned_through=now, ended_at=now))
-        key = nodes.signing_key(connection, now=now)
+        key = token_keys.signing(connection, now=now)
         moments = dict.fromkeys(("occurrence_at", "started_at", "frozen_at", "finished_at"), now)
         values = {"id": 1, "activity_id": 1, "state": "sent", "key_id": key.id, "day": backlog.today()}
         connection.execute(tables.run.insert().values(values | moments))

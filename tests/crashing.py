@@ -30,7 +30,7 @@ import sqlalchemy as sa
 import reckoning
 from box import Box
 from killing import Killer
-from mailbound.database import nodes, tables
+from mailbound.database import tables, token_keys
 from mailbound.lifecycle import RunState
 from reckoning import Reckoning
 from relay_process import RelayProcess
@@ -57,7 +57,7 @@ class Campaign:
             {f"person-{number}": f"person-{number}@domain-{number % 7}.test" for number in range(_PEOPLE)}
         )
         with box.database.begin() as connection:
-            nodes.signing_key(connection, now=datetime.now(UTC))
+            token_keys.signing(connection, now=datetime.now(UTC))
         self.killer = Killer(box, relay, dice)
         self.reckoning = Reckoning(box.database, relay.ledger, connections=CONNECTIONS)
 

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound import lifecycle, tokens
-from mailbound.database import nodes, tally
+from mailbound.database import tally, token_keys
 from mailbound.database.engine import Database
 from mailbound.database.tables import activity, delivery, recipient, run
 from mailbound.lifecycle import DeliveryState, RunState
@@ -64,7 +64,7 @@ class Reckoning:
         self.bound = 0  # how many messages may have been doubled: one for each connection and kill
         self._database = database
         with database.look() as connection:
-            keys = nodes.keys(connection)
+            keys = token_keys.verifying(connection)
         self._ledger = Ledger(ledger, keys)
         self._connections = connections
         self._doubts: set[Doubt] = set()

@@ -158,7 +158,7 @@ def test_cancelling_leaves_mass_bounces_to_the_operator(config: Path) -> None:
 
 def test_the_doctor_and_the_report_tell_of_them(untouched: Path) -> None:
     found = command.run("doctor", "--json", config=untouched).json
-    assert [(each["about"], each["state"]) for each in found if "bounce held" in each["text"]] == [
+    assert [(each["about"], each["state"]) for each in found if "bounce held`" in each["text"]] == [
         ("hold 1", "fault"),
         ("run 1", "warning"),
     ]

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from box import DAEMON, Box
 from commit_cutter import CommitCutter
 from mailbound import service
-from mailbound.database import nodes
+from mailbound.database import token_keys
 from mailbound.database.tables import delivery
 from reckoning import Reckoning
 from relay_process import RelayProcess
@@ -41,7 +41,7 @@ class Sending:
         self._relay = relay
         box.populate(_PEOPLE)
         with box.database.begin() as connection:
-            nodes.signing_key(connection, now=datetime.now(UTC))
+            token_keys.signing(connection, now=datetime.now(UTC))
         box.schedule("spring")
         self._reckoning = Reckoning(box.database, relay.ledger, connections=_CONNECTIONS)
 

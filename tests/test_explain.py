@@ -24,7 +24,7 @@ import reading_properties
 from box import Box
 from mailbound import tokens
 from mailbound.cli import marked_mail
-from mailbound.database import inbound_mail, nodes, schema
+from mailbound.database import inbound_mail, schema, token_keys
 from mailbound.database.inbound_mail import Arrival
 from mailbound.database.tables import run
 from mailbound.lifecycle import DeliveryState
@@ -69,7 +69,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     with Box(tmp_path_factory.mktemp("explain")) as made:
         schema.upgrade(made.database)
         with made.database.begin() as connection:
-            signing = nodes.signing_key(connection, now=NOW)
+            signing = token_keys.signing(connection, now=NOW)
             world = World(connection)
             run_id = world.run(world.activity("spring"))
             minted = {"key_id": signing.id, "day": tokens.day_number(NOW)}

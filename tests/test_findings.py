@@ -54,6 +54,15 @@ def test_each_carrier_proves_its_delivery(carrier: dict[str, Any], attempt: int)
     assert (finding.addresses, finding.mail_id, finding.store_id) == (("anna@example.org",), 5, 2)
 
 
+def test_a_finding_says_what_brought_our_tokens_back() -> None:
+    (finding,) = find(
+        delivered_to=address(minted(Purpose.RETURN_PATH)),
+        original_envelope_id=minted(Purpose.RETURN_PATH),  # in the wrong place
+        returned_message_ids=(f"{minted(Purpose.MESSAGE_ID)}@example.com",),
+    )
+    assert finding.carriers == ("return-path", "message-id")
+
+
 @pytest.mark.parametrize(
     "carrier",
     [

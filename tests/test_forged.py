@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 import inbox
 from mailbound import reading, tokens
-from mailbound.database import deliveries, inbound_mail, nodes, tables
+from mailbound.database import deliveries, inbound_mail, tables, token_keys
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.tokens import Key, Purpose
@@ -109,7 +109,7 @@ class Scene:
         self.database = database
         with database.begin() as connection:
             here = World(connection)
-            self.key = nodes.signing_key(connection, now=NOW)
+            self.key = token_keys.signing(connection, now=NOW)
             for number in range(10):
                 here.person(f"person{number}")
             self.sent = here.send(here.sending())

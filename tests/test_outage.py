@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from mailbound import classify, pacing, relay
 from mailbound.config import Inbox, Policy, Sending, Store, Web
 from mailbound.config import Outbound as Account
-from mailbound.database import activities, nodes, runs, schema, tables, tally
+from mailbound.database import activities, runs, schema, tables, tally, token_keys
 from mailbound.database.engine import Database
 from mailbound.lifecycle import DeliveryState
 from mailbound.outbound import Outbound
@@ -131,7 +131,7 @@ def _crowd(database: Database) -> dict[str, int]:
         for table, values in _CROWD.items():
             statement = sa.text(f"INSERT INTO {table} {_NUMBERS} {values}")
             connection.execute(statement, {"store": here.stores["main"]} if ":store" in values else {})
-        nodes.signing_key(connection, now=NOW)
+        token_keys.signing(connection, now=NOW)
         begun = {}
         for name, hours in {"brief": 4, "long": 96}.items():
             activity = here.activity(name, expires_after=timedelta(hours=hours))

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from mailbound import classify, tokens
 from mailbound.config import Policy
-from mailbound.database import erasing, inbound_mail, nodes, tables
+from mailbound.database import erasing, inbound_mail, tables, token_keys
 from mailbound.database.inbound_mail import Arrival
 from mailbound.inbound import recorder
 from mailbound.model import Kind
@@ -55,7 +55,7 @@ def test_what_is_taken_at_once_is_bounded_by_its_size(sqlite_url: str) -> None:
 def test_what_comes_back_after_an_erasure_leaves_no_name_behind(database_url: str) -> None:
     with world(database_url) as here:
         anna = here.person("anna")
-        key = nodes.signing_key(here.connection, now=NOW)
+        key = token_keys.signing(here.connection, now=NOW)
         delivery_id = here.send(here.sending())["anna"]
         token = tokens.for_delivery(
             key, Purpose.RETURN_PATH, delivery_id, attempt=1, day=tokens.day_number(NOW)

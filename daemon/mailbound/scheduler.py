@@ -19,7 +19,7 @@ import structlog
 
 from mailbound import breaker, schedule, tokens
 from mailbound.config import Breaker
-from mailbound.database import activities, audience, halting, nodes, remaining, runs, segments, tally
+from mailbound.database import activities, audience, halting, remaining, runs, segments, tally, token_keys
 from mailbound.database.activities import Activity
 from mailbound.database.engine import Database
 from mailbound.database.leases import Lease
@@ -192,7 +192,7 @@ def _plan(connection: sa.Connection, activity: Activity, now: datetime) -> None:
 
 def start(connection: sa.Connection, run: Run, activity: Activity, content: bytes, now: datetime) -> None:
     """Let a run begin, its template frozen as `content`."""
-    key = nodes.signing_key(connection, now=now)
+    key = token_keys.signing(connection, now=now)
     runs.start(
         connection,
         run.id,

@@ -13,7 +13,7 @@ ABOUT = {
     "demo": "Play the whole job in half a minute, on this machine alone.",
     "run": "Run the daemon.",
     "simulate": "Run a relay and a mailbox whose recipients bounce on request.",
-    "config": "Check, show and explain the configuration.",
+    "config": "Check, show and explain the configuration; signing keys.",
     "recipient": "Import recipients, look at one, change what they wish.",
     "segment": "Name conditions over recipients, or fixed lists of them.",
     "template": "Make and check templates.",

@@ -1,4 +1,4 @@
-"""`mailbound config`: look at the configuration before the daemon does."""
+"""`mailbound config`: look at the configuration before the daemon does, and at what it signs with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(name="config", help="Check, show and explain the configuration.", no_args_is_help=True)
+from mailbound.cli import signing
+
+app = typer.Typer(
+    name="config", help="Check, show and explain the configuration; signing keys.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -42,3 +46,7 @@ def explain(context: typer.Context) -> None:
     from mailbound import config
 
     typer.echo(config.explain(config.load(context.obj)), nl=False)
+
+
+app.command("keys")(signing.keys)
+app.command("rotate-key")(signing.rotate_key)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -20,12 +21,17 @@ if TYPE_CHECKING:
     from mailbound.config import Config, Store
 
 _CROWDED = 0.8
+_LATELY = timedelta(days=30)
+_TELLING = 10  # reports, before one that no carrier brought back says anything
 _STYLES = {"good": "green", "warning": "yellow", "fault": "bold red"}
+
+
+_State = Literal["good", "warning", "fault"]
 
 
 class _Finding(NamedTuple):
     about: str
-    state: Literal["good", "warning", "fault"]
+    state: _State
     text: str
 
 
@@ -48,7 +54,7 @@ def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
             *_held(connection),
             *_templates(connection, settings.templates.folder),
         ]
-        findings += [*_mail(connection), *_quarantine(connection, settings)]
+        findings += [*_mail(connection), *_quarantine(connection, settings), *_evidence(connection, settings)]
     findings += asyncio.run(_connections(settings))
     if json:
         terminal.print_json([each._asdict() for each in findings])
@@ -96,8 +102,10 @@ def _held(connection: sa.Connection) -> Iterator[_Finding]:
 
     for group in releasing.groups(connection):
         about = f"hold {group.hold}" if group.hold is not None else f"run {group.run}"
-        held = f"{terminal.counted(group.bounces, 'bounce')} held; see `mailbound bounce held`"
-        yield _Finding(about, "fault" if group.hold is not None else "warning", f"{group.why}: {held}")
+        held = f"{terminal.counted(group.bounces, 'bounce')} held"
+        why = f"{group.why}: {held}" if group.hold is not None else f"{held} since it halted"
+        state: _State = "fault" if group.hold is not None else "warning"
+        yield _Finding(about, state, f"{why}; see `mailbound bounce held`")
 
 
 def _templates(connection: sa.Connection, folder: Path) -> Iterator[_Finding]:
@@ -142,11 +150,37 @@ def _quarantine(connection: sa.Connection, settings: Config) -> Iterator[_Findin
     yield _Finding("quarantine", "warning" if share > _CROWDED else "good", text)
 
 
+def _evidence(connection: sa.Connection, settings: Config) -> Iterator[_Finding]:
+    """Give which carriers of our tokens survive the way there and back, of each store."""
+    from mailbound.correlate import Carrier
+    from mailbound.database import evidence, stores
+
+    since = datetime.now(UTC) - _LATELY
+    for name, store in settings.stores.items():
+        found = evidence.survived(connection, stores.number(connection, name), since=since)
+        carriers = [Carrier.ENVID, Carrier.MESSAGE_ID]
+        if store.inbound.subaddressing:
+            carriers = [Carrier.RETURN_PATH, *carriers]
+        if not found.reports:
+            yield _Finding(f"{name} evidence", "good", f"no report yet; tokens travel in {_listed(carriers)}")
+            continue
+        counts = [f"{carrier} in {found.by_carrier[carrier]:,}" for carrier in carriers]
+        text = f"of {terminal.counted(found.reports, 'signed report')} in {_LATELY.days} days: {', '.join(counts)}"
+        lost = found.reports >= _TELLING and not found.by_carrier[carriers[0]] and store.inbound.subaddressing
+        if lost:
+            text += f"; does mail to {store.inbound.address.replace('@', '+TOKEN@')} arrive?"
+        yield _Finding(f"{name} evidence", "warning" if lost else "good", text)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 async def _connections(settings: Config) -> list[_Finding]:
     findings: list[_Finding] = []
     for name, store in settings.stores.items():
-        with _judged(findings, f"{name} relay", store.outbound.host, store.outbound.port):
-            await _greet(store)
+        with _judged(findings, f"{name} relay", store.outbound.host, store.outbound.port) as said:
+            said.extend(await _greet(store))
         with _judged(findings, f"{name} mailbox", store.inbound.host, store.inbound.port) as said:
             said.append(await _count(store, settings))
     return findings
@@ -166,11 +200,13 @@ def _judged(findings: list[_Finding], about: str, host: str, port: int) -> Itera
         )
 
 
-async def _greet(store: Store) -> None:
+async def _greet(store: Store) -> list[str]:
+    """Return what there is to say of a relay that takes mail from us."""
     from mailbound import relay, service
 
     session = await relay.open(service.account(store))
     await session.quit()
+    return [] if session.extensions.dsn else ["takes mail from us, but no DSN: no ENVID brings a token back"]
 
 
 async def _count(store: Store, settings: Config) -> str:

@@ -98,7 +98,7 @@ def explain(
 def _surroundings(context: typer.Context, *, is_needed: bool) -> Iterator[Surroundings]:
     """Give what is known here. Raises what stands in the way of that if a database is needed."""
     from mailbound import classify, config
-    from mailbound.database import nodes
+    from mailbound.database import token_keys
 
     rules = classify.Rules.load()
     with contextlib.ExitStack() as stack:
@@ -115,7 +115,7 @@ def _surroundings(context: typer.Context, *, is_needed: bool) -> Iterator[Surrou
             yield Surroundings(rules, config.Policy(), {}, {}, missing=missing)
             return
         addresses = {name: each.inbound.address for name, each in settings.stores.items()}
-        yield Surroundings(rules, settings.policy, nodes.keys(connection), addresses, connection)
+        yield Surroundings(rules, settings.policy, token_keys.verifying(connection), addresses, connection)
 
 
 def _is_there(settings: config.Config) -> bool:

@@ -47,7 +47,7 @@ def compose(
     """
     from mailbound import address as addresses
     from mailbound import config, tokens
-    from mailbound.database import activities, nodes, recipients, segments
+    from mailbound.database import activities, recipients, segments, token_keys
     from mailbound.database.deliveries import Claimed
     from mailbound.outbound import composer
     from mailbound.template import Template, TemplateFault
@@ -56,7 +56,7 @@ def compose(
     now = datetime.now(UTC)
     with database.begin() as connection:
         activity = activities.find(connection, name)
-        key = nodes.signing_key(connection, now=now)
+        key = token_keys.signing(connection, now=now)
         if recipient is None:
             person = next(
                 segments.each(connection, segments.find(connection, activity.segment), limit=1), None

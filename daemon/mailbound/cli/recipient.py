@@ -204,13 +204,13 @@ def unsubscribe(
     It is for the page that `web.unsubscribe_url` names: on a POST, never on a GET, since scanners follow links.
     """
     from mailbound import config
-    from mailbound.database import bounces, nodes
+    from mailbound.database import bounces, token_keys
     from mailbound.inbound import findings
 
     limits = config.load(context.obj).policy
     now = datetime.now(UTC)
     with terminal.open_database(context) as database, database.begin() as connection:
-        finding = findings.leave(token, keys=nodes.keys(connection), now=now)
+        finding = findings.leave(token, keys=token_keys.verifying(connection), now=now)
         if finding is None:
             raise InputError("that is no unsubscribe token of ours")
         bounces.record(connection, finding, limits=limits)

@@ -64,11 +64,11 @@ def _replay(
     context: typer.Context, connection: sa.Connection, rules: Any, start: datetime | None, name: str
 ) -> list[Difference]:
     from mailbound import config, reading
-    from mailbound.database import inbound_mail, nodes, replaying
+    from mailbound.database import inbound_mail, replaying, token_keys
     from mailbound.inbound import bounds, findings
 
     limits = config.load(context.obj).policy
-    keys = nodes.keys(connection)
+    keys = token_keys.verifying(connection)
     differences: list[Difference] = []
     after = 0
     while mails := replaying.kept(connection, since=start, after=after, limit=_PAGE):

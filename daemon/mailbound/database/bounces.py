@@ -154,6 +154,7 @@ def _row(judged: Judged) -> dict[str, Any]:
         "domain_id": target.domain_id if target else None,
         "address": named[:320],
         "evidence": finding.evidence,
+        "carriers": " ".join(finding.carriers),
         "diagnostic": finding.diagnostic[:1024],
         "reporting_mta": finding.reporting_mta[:255],
         "remote_mta": finding.remote_mta[:255],

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound import tokens
-from mailbound.database import bulk, changes, nodes
+from mailbound.database import bulk, changes, token_keys
 from mailbound.database.changes import Cause
 from mailbound.database.tables import (
     address,
@@ -29,13 +29,12 @@ from mailbound.database.tables import (
 )
 
 REASON = "erased"
-_KEY_ID = 0  # it outlives every rotation, since its hashes do
 
 
 def key(connection: sa.Connection) -> tokens.Key | None:
     """Return the key of the hashes, or None if nobody was ever erased."""
     anybody = sa.select(suppression.c.id).where(suppression.c.address_hash.is_not(None)).limit(1)
-    return nodes.keys(connection).get(_KEY_ID) if connection.execute(anybody).first() else None
+    return token_keys.of_hashes(connection) if connection.execute(anybody).first() else None
 
 
 def hash_of_id(key: tokens.Key, external_id: str) -> str:
@@ -59,8 +58,8 @@ def erased(connection: sa.Connection, hashes: Iterable[str]) -> set[str]:
 def erase(connection: sa.Connection, recipient_id: int, *, who: str, now: datetime) -> None:
     """Forget a person for ever; their deliveries and bounces are still counted, without their name."""
     person = connection.execute(sa.select(recipient).where(recipient.c.id == recipient_id)).one()
-    nodes.signing_key(connection, now=now)  # the first call of a database makes the key
-    secret = nodes.keys(connection)[_KEY_ID]
+    token_keys.signing(connection, now=now)  # the first call of a database makes the key
+    secret = token_keys.of_hashes(connection)
     had = _addresses(connection, person)
     _forget_mail(connection, recipient_id)
     for table in (opt_in, segment_member):

@@ -46,6 +46,7 @@ class Finding:
     remote_mta: str = ""
     rule_version: str = ""
     doubt: str = ""  # why it is unsigned
+    carriers: Sequence[str] = ()  # what brought our tokens back
 
 
 @dataclass(frozen=True, slots=True)

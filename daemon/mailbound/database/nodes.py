@@ -1,4 +1,4 @@
-"""Who is alive, and the keys that all of them sign with.
+"""Who is alive.
 
 A node lives while it is heard of. One that is silent for a lease, by the database's clock, is given up by whoever
 notices: from then on it can claim nothing, and what it had claimed is free. What it had marked is left to it until
@@ -8,16 +8,13 @@ its next heartbeat, and joins again as a new one.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from mailbound import tokens
-from mailbound.database import changes
-from mailbound.database.tables import node, token_key
+from mailbound.database.tables import node
 
 LEASE = timedelta(seconds=60)
 """How long a node may be silent: many heartbeats, and longer than a database needs to come back."""
@@ -90,22 +87,6 @@ def forget(connection: sa.Connection, node_ids: Sequence[int]) -> None:
 def standing(node_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     """Return whether a node was not given up, for the WHERE of what only a live one may do."""
     return sa.exists().where(node.c.id == node_id, node.c.lost_at.is_(None))
-
-
-def keys(connection: sa.Connection) -> dict[int, tokens.Key]:
-    """Return all signing keys by id; retired ones still verify."""
-    return {row.id: tokens.Key(row.id, bytes(row.secret)) for row in connection.execute(sa.select(token_key))}
-
-
-def signing_key(connection: sa.Connection, *, now: datetime) -> tokens.Key:
-    """Return the key that new tokens are signed with; the first call of a database makes one."""
-    first = {"id": 0, "secret": secrets.token_bytes(32), "created_at": now}
-    connection.execute(changes.upsert(connection, token_key).values(first).on_conflict_do_nothing())
-    newest = (
-        sa.select(token_key).where(token_key.c.retired_at.is_(None)).order_by(token_key.c.created_at.desc())
-    )
-    row = connection.execute(newest.limit(1)).one()
-    return tokens.Key(row.id, bytes(row.secret))
 
 
 def _clock(connection: sa.Connection) -> datetime:

@@ -218,9 +218,7 @@ run = Table(  # EMLMSG
     Column("started_at", Utc),
     Column("finished_at", Utc),
     Column("expires_at", Utc),
-    Column(
-        "pardoned_through", Id, nullable=False, server_default="0"
-    ),  # bounce id; the breaker looks at later ones
+    Column("pardoned_through", Id, nullable=False, server_default="0"),  # bounce id, for the breaker
     UniqueConstraint("activity_id", "occurrence_at"),
     Index(
         "ix_run_open",
@@ -323,6 +321,7 @@ bounce = Table(  # EMLBOUNCED
     Column("domain_id", Id),
     Column("address", String(320), nullable=False),  # the final recipient, as reported
     Column("evidence", String(8), nullable=False),
+    Column("carriers", String(40), nullable=False, server_default=""),  # what brought our tokens back
     Column("action", String(12), nullable=False),
     Column("status", String(11), nullable=False, server_default=""),
     Column("status_class", SmallInteger, nullable=False),  # 2, 4 or 5

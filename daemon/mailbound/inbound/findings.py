@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -40,7 +40,7 @@ def find(
     report: Report, arrived: Arrived, *, keys: Mapping[int, tokens.Key], rules: classify.Rules
 ) -> list[Finding]:
     """Return what `report` says, one finding for each recipient; [] for a mail that says nothing about a delivery."""
-    genuine = _tokens(report, keys, arrived.at)
+    genuine = list(_tokens(report, keys, arrived.at))  # those behind the first tell which carriers survive
     found = []
     if report.kind is Kind.UNSUBSCRIBE:
         wish = next((token for token in genuine if token.purpose is Purpose.UNSUBSCRIBE), None)
@@ -57,7 +57,10 @@ def find(
         otherwise = "its token is for something else" if doubts else "it carries no token of ours"
         why = next((each for each in doubts if each), otherwise)
         return [replace(each, doubt=why) for each in found]
-    return found
+    carriers = tuple(
+        carrier for carrier in Carrier if PURPOSES[carrier] in {token.purpose for token in genuine}
+    )
+    return [replace(each, carriers=carriers) for each in found]
 
 
 def leave(text: str, *, keys: Mapping[int, tokens.Key], now: datetime) -> Finding | None:
@@ -85,7 +88,7 @@ def _tokens(report: Report, keys: Mapping[int, tokens.Key], now: datetime) -> It
             yield token
 
 
-def _delivery(genuine: Iterator[Token]) -> Token | None:
+def _delivery(genuine: Sequence[Token]) -> Token | None:
     """Return the most trusted token of a delivery."""
     return next((token for token in genuine if token.purpose is not Purpose.UNSUBSCRIBE), None)
 

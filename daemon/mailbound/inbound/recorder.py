@@ -15,7 +15,7 @@ import structlog
 
 from mailbound import classify, tokens
 from mailbound.config import Policy
-from mailbound.database import bounces, erasing, inbound_mail, nodes
+from mailbound.database import bounces, erasing, inbound_mail, token_keys
 from mailbound.database.bounces import Finding, Recorded
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Understood, Unread
@@ -130,7 +130,7 @@ class Recorder:
         return reports
 
     async def _write(self, reports: _Reports) -> None:
-        keys = await self._parts.database.read(nodes.keys)
+        keys = await self._parts.database.read(token_keys.verifying)
         parts = self._parts
         done = await parts.database.run(
             _record, reports, keys=keys, rules=parts.rules, limits=parts.limits, now=parts.clock()

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from mailbound import message, tokens
 from mailbound.config import Store, Web
-from mailbound.database import nodes, runs
+from mailbound.database import runs, token_keys
 from mailbound.database.activities import Activity
 from mailbound.database.deliveries import Claimed
 from mailbound.database.engine import Database
@@ -83,16 +83,16 @@ class Composer:
         self._store_id = store_id
         self._web = web
         self._clock = clock
-        self._frames: OrderedDict[int, Frame] = OrderedDict()
+        self._frames: OrderedDict[tuple[int, int | None], Frame] = OrderedDict()  # a key may be revoked
 
     async def compose(self, delivery: Claimed, run: Run, activity: Activity) -> Letter:
         """Return the letter of a delivery, as its recipient is now. Raises as `compose` does."""
-        frame = self._frames.get(run.id) or await self._prepare(run, activity)
+        frame = self._frames.get((run.id, run.key_id)) or await self._prepare(run, activity)
         return compose(frame, delivery, now=self._clock())
 
     async def _prepare(self, run: Run, activity: Activity) -> Frame:
         content = await self._database.read(runs.frozen_template, run.template_id or 0)
-        keys = await self._database.read(nodes.keys)
+        keys = await self._database.read(token_keys.verifying)
         frame = Frame.of(
             Template.thaw(content),
             key=keys[run.key_id or 0],
@@ -102,7 +102,7 @@ class Composer:
             activity=activity.name,
             web=self._web,
         )
-        self._frames[run.id] = frame
+        self._frames[run.id, run.key_id] = frame
         if len(self._frames) > _KEPT:
             self._frames.popitem(last=False)
         return frame

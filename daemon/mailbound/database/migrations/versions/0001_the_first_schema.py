@@ -201,6 +201,7 @@ def upgrade() -> None:
         sa.Column("domain_id", Id, nullable=True),
         sa.Column("address", sa.String(length=320), nullable=False),
         sa.Column("evidence", sa.String(length=8), nullable=False),
+        sa.Column("carriers", sa.String(length=40), server_default="", nullable=False),
         sa.Column("action", sa.String(length=12), nullable=False),
         sa.Column("status", sa.String(length=11), server_default="", nullable=False),
         sa.Column("status_class", sa.SmallInteger(), nullable=False),
