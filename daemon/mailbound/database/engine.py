@@ -6,7 +6,6 @@ checkpoints (`checkpoints=True`): SQLite before 3.51.3 can corrupt a WAL that tw
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import random
@@ -14,12 +13,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
+from mailbound.database.threads import Threads
 from mailbound.errors import DatabaseError, DiskFailed, InputError, MailboundError
 
 P = ParamSpec("P")
@@ -72,10 +71,8 @@ class Database:
             threading.local()
         )  # each thread keeps its connection: the pool takes as long as a statement
         self._failed: DiskFailed | None = None
-        self._write_threads = ThreadPoolExecutor(
-            1 if self.is_sqlite else 4, thread_name_prefix="database-write"
-        )
-        self._read_threads = ThreadPoolExecutor(2, thread_name_prefix="database-read")
+        self._write_threads = Threads(1 if self.is_sqlite else 4, name="database-write")
+        self._read_threads = Threads(2, name="database-read")
 
     @property
     def path(self) -> Path | None:
@@ -115,11 +112,8 @@ class Database:
             self._read_threads, self._reader, lambda connection: function(connection, *args, **kwargs)
         )
 
-    async def _on(
-        self, threads: ThreadPoolExecutor, engine: sa.Engine, function: Callable[[sa.Connection], T]
-    ) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(threads, self._unless_failed, engine, function)
+    async def _on(self, threads: Threads, engine: sa.Engine, function: Callable[[sa.Connection], T]) -> T:
+        return await threads.call(lambda: self._unless_failed(engine, function))
 
     def _unless_failed(self, engine: sa.Engine, function: Callable[[sa.Connection], T]) -> T:
         if self._failed is not None:
@@ -141,8 +135,8 @@ class Database:
 
     def close(self) -> None:
         """Wait for the transactions under way and close all connections."""
-        self._write_threads.shutdown()
-        self._read_threads.shutdown()
+        self._write_threads.close()
+        self._read_threads.close()
         self.release()
 
 
