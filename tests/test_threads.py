@@ -90,13 +90,13 @@ def test_whoever_was_cancelled_during_the_call_is_not_told_and_the_call_ends():
     assert with_threads(1, scenario) == [1]
 
 
-def test_close_waits_for_what_was_called():
-    threads, made, gate = Threads(1, name="test"), [], threading.Event()
+def test_close_waits_for_what_has_begun():
+    threads, made, begun, gate = Threads(1, name="test"), [], threading.Event(), threading.Event()
 
     async def leave_early():
-        call = asyncio.ensure_future(threads.call(lambda: (gate.wait(20), made.append(1))))
-        await asyncio.sleep(0)
-        del call
+        call = asyncio.ensure_future(threads.call(lambda: (begun.set(), gate.wait(20), made.append(1))))
+        await asyncio.to_thread(begun.wait, 20)
+        call.cancel()
 
     asyncio.run(leave_early())
     gate.set()
