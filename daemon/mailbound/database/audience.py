@@ -169,24 +169,19 @@ def opted_in(recipient_id: _Id, store_id: _Id | int) -> sa.ColumnElement[bool]:
     Their own row for the store says so, else their row for all stores; no row means no, and a `false` for all stores
     wins over everything.
     """
-
-    def wish(store: _Id | int) -> sa.ScalarSelect[bool]:
-        row = opt_in.alias()
-        where = (row.c.recipient_id == recipient_id, row.c.store_id == store)
-        return sa.select(row.c.receive).where(*where).scalar_subquery()
-
-    everywhere = wish(stores.ALL_ID)
-    return sa.and_(
-        sa.func.coalesce(everywhere, sa.true()), sa.func.coalesce(wish(store_id), everywhere, sa.false())
-    )
+    row = opt_in.alias()
+    mine = (row.c.recipient_id == recipient_id, row.c.store_id.in_((stores.ALL_ID, store_id)))
+    # All that there is must say yes, and there must be something.
+    least = sa.select(sa.func.min(sa.cast(row.c.receive, sa.Integer))).where(*mine).scalar_subquery()
+    return sa.func.coalesce(least, 0) == 1
 
 
 def deliverable(address_id: _Id, now: _Moment) -> sa.ColumnElement[bool]:
     """Return whether an address can be mailed."""
-    return sa.not_(
-        _has_status(address_id, RecipientStatus.UNDELIVERABLE)
-        | _has_status(address_id, RecipientStatus.SUSPENDED, now)
-    )
+    row = recipient_status.alias()
+    dead = row.c.status == RecipientStatus.UNDELIVERABLE
+    resting = (row.c.status == RecipientStatus.SUSPENDED) & (row.c.until > now)
+    return ~sa.exists().where(row.c.address_id == address_id, dead | resting)
 
 
 def suppressed(address_id: _Id, domain_id: _Id, now: _Moment) -> sa.ColumnElement[bool]:
