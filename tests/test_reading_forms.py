@@ -190,6 +190,25 @@ def test_a_name_before_an_address_of_a_person_makes_no_mail_system():
     assert read(raw).kind is Kind.ORDINARY
 
 
+def test_an_empty_path_alone_makes_no_report():
+    body = "Failed deliveries in the last hour:\n\nbob@far.example 550 5.1.1 user unknown\n"
+    raw = mail("monitor@far.example", "Delivery failed", body, extra="Return-Path: <>\n")
+    assert read(raw).kind is Kind.ORDINARY
+
+
+def test_certified_mail_of_italy_says_that_it_failed():
+    body = (
+        'Avviso di mancata consegna\n\nIl messaggio destinato all\'utente "bob@pec.example" non \u00e8 stato'
+        " consegnato:\n5.1.1 - indirizzo non valido\n"
+    )
+    extra = "Return-Path: <posta-certificata@pec.example>\nX-Ricevuta: errore-consegna\n"
+    report = read(mail("posta-certificata@pec.example", "AVVISO DI MANCATA CONSEGNA", body, extra=extra))
+    assert report.kind is Kind.BOUNCE
+    assert [(one.final_recipient, str(one.status)) for one in report.recipients] == [
+        ("bob@pec.example", "5.1.1")
+    ]
+
+
 def test_success_in_words_may_speak_of_errors_further_below():
     body = (
         "Your message was successfully delivered to the destination(s)\nlisted below. You may still receive\n"

@@ -19,7 +19,8 @@ _CODE_AGAIN = re.compile(
 )
 
 # Half of the servers that speak French or Czech leave the accents out. Only of Latin letters: in Cyrillic й is no и.
-_PLAIN = {code: unicodedata.normalize("NFD", chr(code))[0] for code in range(0xC0, 0x250)}
+_LATIN = (*range(0xC0, 0x250), *range(0x1E00, 0x1F00))
+_PLAIN = {code: unicodedata.normalize("NFD", chr(code))[0] for code in _LATIN}
 _PLAIN |= {
     ord(letter): plain for letter, plain in zip("łøđßæœ", ("l", "o", "d", "ss", "ae", "oe"), strict=True)
 }

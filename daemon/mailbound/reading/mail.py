@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mailbound import tokens
-from mailbound.reading import phrases, returned
+from mailbound.reading import authorship, phrases, returned
 from mailbound.reading.once import Once
 from mailbound.reading.structure import SIZE_LIMIT, Headers, Part, field_values, parse, split_header, with_lf
 
@@ -24,9 +23,6 @@ ADDRESSES_LIMIT = 16 * 1024
 
 WORDS_LIMIT = 64 * 1024
 """How many characters of its own words are read: a report says what it has to say at its top."""
-
-OPENING_LIMIT = 600
-"""Within how many characters of its own words a report says what it is about, unless its headers did."""
 
 TARGETS_LIMIT = 100
 """How many addresses a returned message may be for."""
@@ -52,10 +48,6 @@ _AUTHORS = ("return-path", "from", "sender", "reply-to", "errors-to")
 
 # Where the sending system says whom it is for, the surest first. `To` comes last: a forger writes it at will.
 _DELIVERED_TO = ("delivered-to", "x-original-to", "envelope-to", "apparently-to", "to")
-
-# A return path of ours: the first of its 5 bits each hold the purpose of its token. Only programs write to one.
-_PURPOSE = "abcdefghijklmnopqrstuvwxyz234567"[tokens.Purpose.RETURN_PATH << 2 :][:4]
-_RETURN_PATH = re.compile(rf"\+[{_PURPOSE}][a-z2-7]{{{tokens.LENGTH - 1}}}@")
 
 _NEXT_ADDRESS = re.compile(r"\n<?[^\s@:]+@[^\s@]+:")
 _MESSAGE_ID = re.compile(r"<([^<>\s]{1,998})>")
@@ -164,64 +156,12 @@ class Mail:
     @Once
     def may_report(self) -> bool:
         """Tell whether it can be a report of a mail system at all: one wrote it, or it is laid out as one."""
-        if self.is_by_system:
-            return True
-        is_office = bool(phrases.DAEMON.search(self.sender))  # or the postmaster in person
-        if not is_office and (not self.calls_itself_report or self._answers):
-            return False
-        if not self._is_laid_out_as_report or self.given_back:
-            return self._is_laid_out_as_report
-        return not self._converses and bool(phrases.YOURS.search(self.small_words[:OPENING_LIMIT]))
-
-    @property
-    def _converses(self) -> bool:
-        """Tell whether people write to each other here: on a list, in answer to somebody, from one host for another."""
-        if "list-unsubscribe" in self.headers or "list-id" in self.headers:
-            return True
-        written_with = f"{self.headers.get('x-mailer')} {self.headers.get('user-agent')}"
-        if phrases.MAIL_CLIENT.search(phrases.small(written_with)):
-            return True
-        path = self.headers.get("return-path").strip("<> ").lower()
-        if "@" in path and not _are_kin(path.rpartition("@")[2], self.sender.rpartition("@")[2]):
-            return not phrases.DAEMON.search(path)
-        return self._answers and bool(phrases.CONVERSING.search(self.small_words))
-
-    @property
-    def _answers(self) -> bool:
-        return self.is_discussion or "in-reply-to" in self.headers
+        return authorship.may_report(self)
 
     @Once
     def is_by_system(self) -> bool:
-        """Tell whether its headers show that a mail system wrote it. Anybody can set a subject; this few set."""
-        stated = self.headers.text("from")
-        return (
-            self.is_from_nobody
-            or self.is_delivery_report
-            or "x-failed-recipients" in self.headers
-            or "x-mlserver" in self.headers
-            or bool(phrases.SYSTEM.search(self.sender))
-            or (bool(phrases.SYSTEM.match(phrases.small(stated))) and not self._comes_from_people)
-        )
-
-    @property
-    def _comes_from_people(self) -> bool:
-        """Tell whether its reverse-path is somebody's, or lost, while its address in From is no mail system's either.
-
-        Whatever name stands before that address: everybody's system administrator writes mails.
-        """
-        path = phrases.small(self.headers.get("return-path"))
-        if phrases.DAEMON.search(self.sender) or phrases.SYSTEM.search(path):
-            return False
-        if any(_RETURN_PATH.search(address.lower()) for address in self.delivered_to):
-            return False
-        if path:
-            return "@" in path
-        stated = phrases.small(self.headers.text("from"))
-        office = phrases.OFFICE.search(f"<{self.sender}>") or phrases.SYSTEM.match(stated)
-        named = phrases.DAEMON.search(
-            stated
-        )  # in an address that is none, as `<postmaster\\@x.example@y.example>`
-        return not office and not (named and named[0].endswith("@"))
+        """Tell whether its headers show that a mail system wrote it."""
+        return authorship.is_by_system(self)
 
     @Once
     def is_delivery_report(self) -> bool:
@@ -230,54 +170,6 @@ class Mail:
         return self.part.content_type == "multipart/report" and (
             not stated or "deliver" in stated or "status" in stated
         )
-
-    @Once
-    def _is_laid_out_as_report(self) -> bool:
-        """Tell whether it gives back a message, or speaks of one that failed before it says anything of its own."""
-        is_by_people = self._comes_from_people
-        if any(not phrases.SYSTEM.search(_author(message)) for message in self.given_back):
-            # What a system wrote would be a report that somebody passes on; so would one on a message of their own.
-            return not is_by_people or (self._gives_back_to_its_author and self._begins_as_report)
-        if is_by_people:
-            return False
-        begin = min(
-            (
-                match.start()
-                for pattern in (phrases.UNDELIVERED, phrases.LATER)
-                if (match := pattern.search(self.small_words))
-            ),
-            default=None,
-        )
-        if begin is None or begin > OPENING_LIMIT:
-            return False
-        paragraph = self.small_words[begin : begin + 200].partition("\n\n")[0]
-        before = self.small_words[:begin]
-        subject = self.small_subject if phrases.DAEMON.search(self.sender) else ""
-        return bool(
-            phrases.MESSAGE.search(f"{subject}\n{before}{paragraph}")
-        ) and not phrases.PERSONAL.search(before)
-
-    @property
-    def _begins_as_report(self) -> bool:
-        """Tell whether it speaks of a message at once: people say a word of their own before they show a report."""
-        begin = phrases.UNDELIVERED.search(self.small_words)
-        before = self.small_words[: begin.start()] if begin else self.small_words
-        first = before.lstrip().partition("\n\n")[0]
-        if phrases.PERSONAL.search(before) or phrases.CONVERSING.search(before):
-            return False
-        return not first or bool(phrases.MESSAGE.search(first))
-
-    @property
-    def _gives_back_to_its_author(self) -> bool:
-        """Tell whether it is sent to whoever sent the message that it gives back, as a report is."""
-        headers = Headers(split_header(self.given_back[0])[0])
-        authors = {
-            address.lower().rpartition("@")[2]
-            for name in _AUTHORS
-            for address in addresses(headers.get(name))
-        }
-        hosts = {address.lower().rpartition("@")[2] for address in self.delivered_to}
-        return any(_are_kin(author, host) for author in authors for host in hosts)
 
     @Once
     def is_discussion(self) -> bool:
@@ -349,6 +241,18 @@ class Mail:
             once.setdefault(address.lower(), address)
         return tuple(once.values())[:TARGETS_LIMIT]
 
+    @Once
+    def returned_authors(self) -> tuple[str, ...]:
+        """Return who wrote the messages that it gives back, in lower case; "" where a header does not say."""
+        return tuple(_author(message) for message in self.given_back)
+
+    @Once
+    def returned_hosts(self) -> frozenset[str]:
+        """Return the domains that the first message given back came from, in lower case."""
+        headers = Headers(split_header(self.given_back[0])[0] if self.given_back else b"")
+        found = (address for name in _AUTHORS for address in addresses(headers.get(name)))
+        return frozenset(address.lower().rpartition("@")[2] for address in found)
+
     def _cut(self, text: str) -> tuple[str, str]:
         """Return what stands in `text` before a message that is given back, and that message."""
         if text not in self._cuts:
@@ -371,11 +275,6 @@ class Mail:
         paragraph = self.words[begin + len(address) :].partition("\n\n")[0]
         paragraph = _NEXT_ADDRESS.split(paragraph, maxsplit=1)[0]
         return paragraph.lstrip(">:) \t\r\n")[:2000]
-
-
-def _are_kin(host: str, other: str) -> bool:
-    """Tell whether two domains are the same, or one is below the other."""
-    return bool(host and other) and (f".{host}".endswith(f".{other}") or f".{other}".endswith(f".{host}"))
 
 
 def _author(message: bytes) -> str:
