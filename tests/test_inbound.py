@@ -33,10 +33,14 @@ from scripted_pop3 import HANG_UP, ScriptedPop3
 from world import NOW
 
 
-def _fetcher(database: Database, port: int, **more: Any) -> Fetcher:
-    opened = functools.partial(
-        pop3.open, host="127.0.0.1", port=port, tls="insecure", username="bounces", password="secret"
+async def _open(port: int, **more: Any) -> mailbox.Mailbox:
+    return await pop3.open(
+        host="127.0.0.1", port=port, tls="insecure", username="bounces", password="secret", **more
     )
+
+
+def _fetcher(database: Database, port: int, **more: Any) -> Fetcher:
+    opened = functools.partial(_open, port)
     return inbox.fetcher_of(database, opened, **{"poll": timedelta(seconds=1), **more})
 
 
@@ -66,17 +70,86 @@ def test_a_mail_is_kept_as_it_was_and_then_deleted(database_url: str) -> None:
     asyncio.run(main())
 
 
-def test_a_full_mailbox_is_emptied_batch_by_batch(sqlite_url: str) -> None:
+def test_a_full_mailbox_is_emptied_in_one_session_batch_by_batch(sqlite_url: str) -> None:
+    async def main() -> None:
+        with inbox.database_at(sqlite_url) as database:
+            async with _mailbox(450) as simulator:
+                arrivals: list[int] = []
+                fetch = _fetcher(database, simulator.pop3_port, arrived=lambda: arrivals.append(1)).fetch
+                assert (await fetch(), len(arrivals), len(simulator.maildrop)) == (False, 3, 0)
+            assert inbox.kept(database) == [inbox.MAIL % number for number in range(450)]
+
+    asyncio.run(main())
+
+
+def test_a_session_ends_before_it_takes_too_long(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         with inbox.database_at(sqlite_url) as database:
             async with _mailbox(450) as simulator:
                 fetch = _fetcher(database, simulator.pop3_port).fetch
-                left = []
-                while await fetch():
-                    left.append(len(simulator.maildrop))
-                assert left == [250, 50]
-                assert len(simulator.maildrop) == 0
-            assert len(inbox.kept(database)) == 450
+                monkeypatch.setattr("mailbound.inbound.fetcher._SESSION_MAILS", 210)
+                assert (await fetch(), len(simulator.maildrop)) == (True, 240)
+                monkeypatch.setattr("mailbound.inbound.fetcher._SESSION_SECONDS", 0.0)
+                assert (await fetch(), len(simulator.maildrop)) == (True, 40)
+                assert (await fetch(), len(simulator.maildrop)) == (False, 0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("delete", [True, False], ids=["delete", "keep"])
+def test_however_many_mails_the_server_keeps_to_itself_the_rest_goes_on(
+    sqlite_url: str, delete: bool
+) -> None:
+    refused, count = 230, 250
+    listing = b"".join(b"%d 12\r\n" % number for number in range(1, count + 1))
+    uids = b"".join(b"%d uid-%d\r\n" % (number, number) for number in range(1, count + 1))
+    script = {"LIST": b"+OK\r\n" + listing + b".\r\n", "UIDL": b"+OK\r\n" + uids + b".\r\n"}
+    for number in range(1, count + 1):
+        mail = b"+OK\r\nA: %d\r\n\r\n.\r\n" % number
+        script[f"RETR {number}"] = b"-ERR damaged\r\n" if number <= refused else mail
+
+    async def main() -> None:
+        with inbox.database_at(sqlite_url) as database:
+            async with ScriptedPop3(script) as server:
+                fetch = _fetcher(database, server.port, delete=delete).fetch
+                assert not await fetch()
+                assert len(inbox.kept(database)) == count - refused
+                deleted = [command for command in server.heard if command.startswith("DELE")]
+                assert deleted == [f"DELE {number}" for number in range(refused + 1, count + 1) if delete]
+                server.heard.clear()
+                await fetch()
+                asked = [command for command in server.heard if command.startswith("RETR")]
+                assert asked[-1] == f"RETR {refused}", "what it keeps to itself is asked for last"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("offered", [True, False], ids=["with TOP", "without TOP"])
+def test_without_uidl_what_stays_is_known_by_its_header(sqlite_url: str, offered: bool) -> None:
+    script = {
+        "UIDL": b"-ERR unknown\r\n",
+        "TOP": b"-ERR unknown\r\n",
+    }
+    if offered:
+        script |= {
+            "TOP 1 0": b"+OK\r\nA: 1\r\n\r\n.\r\n",
+            "TOP 2 0": b"+OK\r\nA: 2\r\n\r\n.\r\n",
+        }
+
+    async def main() -> None:
+        with inbox.database_at(sqlite_url) as database:
+            async with ScriptedPop3(script) as server:
+                opened = functools.partial(_open, server.port, keeps=True)
+                fetch = inbox.fetcher_of(database, opened, delete=False).fetch
+                for _ in range(3):
+                    await fetch()
+                asked = [command for command in server.heard if command.startswith("RETR")]
+                assert asked == ["RETR 1", "RETR 2"] * (1 if offered else 3)
+                session = await opened()
+                await session.list()
+                assert bool(session.doubts) is not offered
+                await session.close(commit=False)
+            assert len(inbox.kept(database)) == 2
 
     asyncio.run(main())
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import random
@@ -27,6 +27,10 @@ log = structlog.get_logger()
 
 _BATCH = 200
 _BATCH_OCTETS = 33_554_432  # a batch lies in memory until it is committed
+# To begin a session costs more the more lies in the mailbox, so it takes many batches; but one that breaks off lets
+# nothing go of what it kept, and does not see what arrives meanwhile.
+_SESSION_MAILS = 10_000
+_SESSION_SECONDS = 30.0
 _BACKOFF = Backoff(first=5.0, cap=900.0)
 _ALARM = Backoff(first=300.0, cap=3600.0)  # for a refused password: each try may bring a lock nearer
 _ALARM_AFTER = 3
@@ -58,8 +62,9 @@ class Fetcher:
         self._failures = 0
         self._alarmed = False
         self._full = False
+        self._held_octets = 0  # of raw mail, as far as we know
         self._login_delay_seconds = 0
-        self._withheld: set[str] = set()  # uids of what the server keeps to itself
+        self._withheld: set[str] = set()  # names of what the server keeps to itself
         self._doubts: tuple[str, ...] = ()
         self._renumbered: dict[str, bool] = {}  # by series
         self.ticked_at = time.monotonic()
@@ -116,19 +121,19 @@ class Fetcher:
         self._failures, self._alarmed = 0, False
 
     async def fetch(self) -> bool:
-        """Bring one batch of mail into safety; return whether there may be more.
+        """Bring what one session can into safety; return whether there may be more.
 
         Safe to be cut off at any line. A mail leaves the mailbox only after the commit that keeps it. Whatever
         fails before that drops the connection, and a mailbox that was dropped lets nothing go (RFC 1939 §6).
         """
-        if await self._is_full():
+        self._held_octets = await self._parts.database.read(inbound_mail.held_octets)
+        if self._is_full():
             return False
         mailbox, self._mailbox = self._mailbox or await self._parts.open(), None
         self._login_delay_seconds = mailbox.login_delay_seconds
-        self._tell(mailbox.doubts)
         ended_well = False
         try:
-            more = await self._batch(mailbox)
+            more = await self._session(mailbox)
             ended_well = True
         finally:
             if ended_well and mailbox.watch is not None:
@@ -137,33 +142,43 @@ class Fetcher:
                 await mailbox.close(commit=ended_well)
         return more
 
-    async def _batch(self, mailbox: Mailbox) -> bool:
-        """Fetch, keep, and only then delete; return whether to go on at once: there is more, and we got ahead."""
+    async def _session(self, mailbox: Mailbox) -> bool:
+        """Fetch, keep, and only then delete, batch by batch; return whether to go on at once in another session."""
         items = await mailbox.list()
+        self._tell(mailbox.doubts)
         new = list(items) if self._parts.delete else await self._new(items)
-        new.sort(
-            key=lambda item: item.uid in self._withheld
-        )  # what we could not get or delete stops nothing else
-        fetched, kept = await self._keep(mailbox, new[:_BATCH])
-        gone = len(fetched) if self._parts.delete else 0
-        if self._parts.delete:
-            before = len(mailbox.refused)
-            await mailbox.delete(fetched)
-            gone -= len(mailbox.refused) - before
-        for item, why in mailbox.refused:
-            if item.uid not in self._withheld:
-                log.warning("mail.withheld", store=self._parts.store, uid=item.uid, why=why)
-        left = {item.uid for item in items}
-        self._withheld = {uid for uid in self._withheld if uid in left}.union(
-            item.uid for item, _ in mailbox.refused
-        )
-        return bool(kept or gone) and len(new) > len(fetched) + len(mailbox.refused)
+        # What we could not get or delete stops nothing else.
+        new.sort(key=lambda item: _name(item) in self._withheld)
+        before = len(self._withheld)
+        progress = False
+        until = time.monotonic() + _SESSION_SECONDS
+        done = 0
+        for batch in _batches(new[:_SESSION_MAILS]):
+            progress |= await self._batch(mailbox, batch)
+            done += len(batch)
+            if self._is_full() or time.monotonic() > until:
+                break
+        self._withheld &= {_name(item) for item in items}
+        progress |= len(self._withheld) > before
+        return progress and done < len(new) and not self._full
 
-    async def _is_full(self) -> bool:
-        held = await self._parts.database.read(inbound_mail.held_octets)
-        full = held >= self._parts.budget_octets
+    async def _batch(self, mailbox: Mailbox, batch: Sequence[Item]) -> bool:
+        """Fetch some mails, keep them, and only then delete them; return whether that changed anything."""
+        fetched, kept = await self._keep(mailbox, batch)
+        before = len(mailbox.refused)
+        if self._parts.delete:
+            await mailbox.delete(fetched)
+        gone = len(fetched) - (len(mailbox.refused) - before) if self._parts.delete else 0
+        for item, why in mailbox.refused:
+            if _name(item) not in self._withheld:
+                self._withheld.add(_name(item))
+                log.warning("mail.withheld", store=self._parts.store, uid=_name(item), why=why)
+        return bool(kept or gone)
+
+    def _is_full(self) -> bool:
+        full = self._held_octets >= self._parts.budget_octets
         if full and not self._full:
-            log.error("mailbox.budget_exceeded", store=self._parts.store, held_octets=held)
+            log.error("mailbox.budget_exceeded", store=self._parts.store, held_octets=self._held_octets)
         self._full = full
         return full
 
@@ -188,22 +203,30 @@ class Fetcher:
         """Fetch mails and commit them; return which are kept now, and how many of them are new."""
         fetched: list[Item] = []
         arrivals: list[Arrival] = []
-        octets = 0
+        octets = kept = 0
         async with contextlib.aclosing(mailbox.fetch(batch)) as mails:
             async for mail in mails:
                 self.ticked_at = time.monotonic()
                 fetched.append(mail.item)
                 arrivals.append(Arrival(mail.uid, mail.content, mail.item.size_octets, mail.truncated))
                 octets += len(mail.content)
-                if octets > _BATCH_OCTETS:
-                    break
+                if octets > _BATCH_OCTETS:  # the sizes that were listed are not to be relied on
+                    kept += await self._store(mailbox.series, arrivals)
+                    arrivals, octets = [], 0
+        kept += await self._store(mailbox.series, arrivals)
+        return fetched, kept
+
+    async def _store(self, series: str, arrivals: Sequence[Arrival]) -> int:
+        """Commit mails; return how many of them are new."""
         if not arrivals:
-            return [], 0
-        kept = await self._parts.database.run(self._commit, mailbox.series, arrivals, now=self._parts.clock())
+            return 0
+        await asyncio.to_thread(_pack, arrivals)  # it takes longer than the transaction
+        kept = await self._parts.database.run(self._commit, series, arrivals, now=self._parts.clock())
+        self._held_octets += sum(arrival.size_octets for arrival in arrivals)
         if kept:
             log.info("mail.fetched", store=self._parts.store, mails=kept)
             self._parts.arrived()
-        return fetched, kept
+        return kept
 
     def _commit(
         self, connection: sa.Connection, series: str, arrivals: Sequence[Arrival], *, now: datetime
@@ -230,3 +253,27 @@ class Fetcher:
             await asyncio.gather(resting, stop, return_exceptions=True)
         if not resting.cancelled():
             resting.result()
+
+
+def _name(item: Item) -> str:
+    """Return what tells a mail from others in all sessions, as well as its server lets us."""
+    return item.uid or f"of {item.size_octets} octets"
+
+
+def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Yield the items in order, as many at once as may lie in memory."""
+    batch: list[Item] = []
+    octets = 0
+    for item in items:
+        if batch and (len(batch) == _BATCH or octets + item.size_octets > _BATCH_OCTETS):
+            yield batch
+            batch, octets = [], 0
+        batch.append(item)
+        octets += item.size_octets
+    if batch:
+        yield batch
+
+
+def _pack(arrivals: Sequence[Arrival]) -> None:
+    for arrival in arrivals:
+        _ = arrival.sha256, arrival.packed

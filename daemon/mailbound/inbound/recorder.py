@@ -236,21 +236,24 @@ def _kind(report: Report, found: Sequence[Finding]) -> Kind:
 
 
 def _tell(mail: Unread, report: Report, recorded: Sequence[Recorded]) -> None:
-    log.info("mail.read", mail=mail.id, kind=report.kind, part=report.part, bounces=len(recorded))
+    """Log one line for each bounce, or one for a mail without any; plain values, since others take the log longer."""
+    if not recorded:
+        log.info("mail.read", mail=mail.id, kind=report.kind.value, part=report.part)
     for each in recorded:
-        finding = each.finding
+        finding, verdict = each.finding, each.finding.verdict
         log.info(
             "bounce.recorded",
             bounce=each.bounce_id,
             mail=mail.id,
+            part=report.part,
             delivery=finding.delivery_id,
             attempt=finding.attempt,
-            evidence=finding.evidence,
-            action=finding.action,
-            status=str(finding.verdict.status) if finding.verdict.status else None,
-            category=finding.verdict.category,
-            permanent=finding.verdict.permanent,
-            rule=finding.verdict.rule,
-            disposition=each.decision.disposition,
+            evidence=finding.evidence.value,
+            action=finding.action.value,
+            status=str(verdict.status) if verdict.status else None,
+            category=verdict.category.value,
+            permanent=verdict.permanent,
+            rule=verdict.rule,
+            disposition=each.decision.disposition.value,
             why=each.decision.why,
         )

@@ -37,6 +37,7 @@ async def _open(inbox: Inbox, secret: str, largest_octets: int) -> Mailbox:
             password=secret,
             authentication="xoauth2" if inbox.token_command else "password",
             max_size_octets=largest_octets,
+            keeps=inbox.after_storing == "keep",
         )
     return await imap.open(
         host=inbox.host,

@@ -24,7 +24,10 @@ from mailbound.mailbox.pop3_client import Pop3Client, UnfitReplyError
 _WINDOW_COMMANDS = 128
 _WINDOW_OCTETS = 1_048_576
 _TOP_LINES = 1000  # of the body of a mail that is too large: where a report says what it has to say
+_HEADER_OCTETS = 65_536  # by which a mail is told from others where there is no UIDL
 _SLACK_OCTETS = 1_048_576  # a server may count a mail as smaller than it is, but it must end some time
+
+_NAMELESS = "it has neither UIDL nor TOP: mail that stays in the mailbox is fetched again at each look"
 
 _TROUBLES = {
     "IN-USE": Trouble.IN_USE,
@@ -50,6 +53,7 @@ class _Account:
     ca_file: Path | None
     timeout_seconds: float
     max_size_octets: int
+    keeps: bool
 
 
 async def open(  # noqa: A001 - it is called as pop3.open
@@ -63,12 +67,14 @@ async def open(  # noqa: A001 - it is called as pop3.open
     ca_file: Path | None = None,
     timeout_seconds: float = 60.0,
     max_size_octets: int = 10_485_760,
+    keeps: bool = False,
 ) -> Pop3Mailbox:
     """Return a session, logged in. Raises SessionError.
 
     With `xoauth2` the password is an access token. Without a `ca_file` the authorities count that the
     system trusts. The timeout is for each reply as a whole, though a large one gets more; of a mail
-    larger than the limit only the beginning is fetched.
+    larger than the limit only the beginning is fetched. `keeps` says that nothing is going to be deleted, so that
+    mails must be told from those seen before, even where the server has no names for them.
     """
     mailbox = Pop3Mailbox(
         _Account(
@@ -81,6 +87,7 @@ async def open(  # noqa: A001 - it is called as pop3.open
             ca_file=ca_file,
             timeout_seconds=timeout_seconds,
             max_size_octets=max_size_octets,
+            keeps=keeps,
         )
     )
     await mailbox.log_in()
@@ -199,8 +206,26 @@ class Pop3Mailbox:
         try:
             uids = dict(_numbered(self._client.listing("UIDL")))
         except poplib.error_proto:  # it is optional
-            uids = {}
+            uids = self._names(list(sizes)) if self._account.keeps else {}
         return [Item(number, uids.get(number, ""), int(size)) for number, size in sizes.items()]
+
+    def _names(self, numbers: Sequence[int]) -> dict[int, str]:
+        """Return hashes of the headers, which carry when and how each mail came; {} where TOP is not to be had."""
+        names: dict[int, str] = {}
+        for start in range(0, len(numbers), self._window):
+            some = numbers[start : start + self._window]
+            self._client.request([f"TOP {number} 0" for number in some])
+            for number in some:
+                with contextlib.suppress(poplib.error_proto):
+                    self._client.reply()
+                    header, _ = self._client.body(
+                        _HEADER_OCTETS, _SLACK_OCTETS + 16 * self._account.max_size_octets
+                    )
+                    names[number] = hashlib.sha256(header).hexdigest()
+            if not names:
+                self.doubts = (_NAMELESS,)
+                break
+        return names
 
     def _fetch(self, waiting: deque[Item], asked: deque[Item]) -> Sequence[Fetched]:
         """Fetch some of the mails that were asked for, once more of those that wait were; or one large one."""
