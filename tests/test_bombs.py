@@ -69,11 +69,11 @@ BOMBS: dict[str, bytes] = {
     "a line of brackets": _HEADER + b"\r\nIt was not delivered:\r\n" + b"<" * _MIB,
     "1,000 pages": _HEADER
     + _FENCED
-    + (b"--b\r\nContent-Type: text/html\r\n\r\n" + b"<p>a</p>\r\n" * 2000) * 1000,
-    "400,000 recipients": _HEADER
+    + (b"--b\r\nContent-Type: text/html\r\n\r\n" + b"<p>a</p>\r\n" * 500) * 1000,
+    "200,000 recipients": _HEADER
     + b"Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n"
     + b"Content-Type: message/delivery-status\r\n\r\n"
-    + b"Final-Recipient: a@x\r\nAction: failed\r\n\r\n" * 400_000,
+    + b"Final-Recipient: a@x\r\nAction: failed\r\n\r\n" * 200_000,
     "NULs": bytes(_MIB),
 }
 _REPORT = (Path(__file__).parent / "mails" / "postfix-user-unknown.eml").read_bytes()
@@ -144,6 +144,8 @@ def test_the_loop_is_awake_while_a_reader_hangs(sqlite_url: str) -> None:
                 async with _heartbeat() as beats:
                     assert await one.record() == 2
                 assert len(beats) > 10, "it may be late, but it is not asleep for the whole second"
-            assert [mail.state for mail in inbox.mails(database)] == ["new", "read"]
+            assert [mail.state for mail in inbox.mails(database)] == ["read", "read"], (
+                "another worker reads them"
+            )
 
     asyncio.run(main())

@@ -15,6 +15,7 @@ from multiprocessing.context import SpawnProcess
 from mailbound import reading
 from mailbound.inbound.bounds import MEMORY_OCTETS, SECONDS, Unreadable
 from mailbound.reading import Report
+from mailbound.reading.structure import SIZE_LIMIT
 
 _START_SECONDS = 30.0
 _TOGETHER = 50
@@ -128,6 +129,6 @@ def _serve(pipe: Connection, read: Callable[[bytes], Report]) -> None:
         while True:
             packed = pipe.recv()
             try:
-                pipe.send([read(zlib.decompress(one)) for one in packed])
+                pipe.send([read(zlib.decompressobj().decompress(one, SIZE_LIMIT)) for one in packed])
             except (MemoryError, RecursionError) as error:
                 pipe.send(type(error).__name__)
