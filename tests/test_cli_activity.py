@@ -18,6 +18,7 @@ from mailbound.cli import previewing
 from mailbound.lifecycle import RunState
 
 CREATE = ("activity", "create")
+SOFT = ("--resend-soft", "3", "--resend-every", "12h")
 WHOM = ("--segment", "all", "--template", "spring")
 
 
@@ -66,7 +67,7 @@ def test_a_date_means_the_zone_that_is_named(run):
 
 def test_what_was_planned_is_shown_as_a_person_writes_it(run):
     plan = ("--cron", "0 9 * * mon", "--zone", "Europe/Berlin", "--window", "mon-wed,fri 09:00-17:00")
-    run(*CREATE, "weekly", *WHOM, *plan, "--grace", "90m", "--in-doubt", "hold")
+    run(*CREATE, "weekly", *WHOM, *plan, "--grace", "90m", "--in-doubt", "hold", *SOFT)
     facts = dict(line.split("  ", 1) for line in run("activity", "show", "weekly").out.splitlines())
     facts = {label.strip(): text.strip() for label, text in facts.items()}
     assert facts["due"] == "0 9 * * mon Europe/Berlin"
@@ -74,6 +75,7 @@ def test_what_was_planned_is_shown_as_a_person_writes_it(run):
     assert facts["grace"].startswith("90m ")
     assert facts["expires after"].startswith("4d ")
     assert facts["in doubt"].startswith("hold ")
+    assert facts["soft bounces"] == "are sent again after 12h, 3 times at most"
 
 
 def test_machines_get_durations_in_seconds(run):
@@ -99,6 +101,7 @@ def test_machines_get_durations_in_seconds(run):
         (["--window", "mon-fry 9-17"], "window 'mon-fry 9-17'"),
         (["--grace", "soon"], '--grace: "soon" is not a duration'),
         (["--expires-after", "0s"], '--expires-after: "0s" is no time at all'),
+        (["--resend-every", "often"], '--resend-every: "often" is not a duration'),
         (["--in-doubt", "maybe"], "--in-doubt: maybe is neither resend nor hold"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

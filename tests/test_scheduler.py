@@ -278,3 +278,22 @@ async def _two_ticks(scheduler: Scheduler) -> None:
             await asyncio.sleep(0.01)
     stopping.set()
     await running
+
+
+def test_what_came_back_softly_is_sent_again_by_a_run_that_was_over(
+    database_url: str, tmp_path: Path
+) -> None:
+    with staged(database_url, tmp_path) as stage:
+        stage.plan(starts_at=NOW)
+        stage.tick(times=2)
+        with stage.database.begin() as connection:
+            values = {"state": "bounced", "next_attempt_at": NOW + HOUR}
+            queued = tables.delivery.c.state == "queued"
+            connection.execute(tables.delivery.update().where(queued).values(values))
+        stage.tick()
+        assert stage.runs() == [(NOW, "sent")]
+        stage.tick(NOW + HOUR)
+        assert stage.runs() == [(NOW, "sending")]
+        assert stage.states() == ["queued", "queued", "skipped"]
+        stage.tick()
+        assert stage.states() == ["queued", "queued", "skipped"]

@@ -91,9 +91,9 @@ def test_the_score_is_less_by_what_is_undone(database_url: str) -> None:
         full = [stage.say(Category.MAILBOX_FULL, permanent=False) for _ in range(3)]
         stage.undo(full[1])
         now = NOW + 3 * DAY
-        known = histories.of_address(
-            here.connection, stage.address_id, delivery_id=0, at=now, quiet_before=now - 5 * DAY
-        )
+        known = histories.before(here.connection, {0: stage.address_id}, at=now, quiet_before=now - 5 * DAY)[
+            0
+        ]
         assert policy.soft_score(known.failures, now=now, limits=Limits()) == 2
 
 

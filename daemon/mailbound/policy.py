@@ -18,7 +18,7 @@ Doubt never suppresses: unsigned evidence is quarantined whatever it says.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mailbound.config import Policy
@@ -91,6 +91,7 @@ class Decision:
     status: NewStatus | None = None
     opt_out: Source | None = None
     whole_address: bool = False  # the opt-out holds for every recipient who shares the address
+    resend: bool = False  # the same message may arrive another day
 
 
 def decide(sign: Sign, history: History, *, now: datetime, limits: Policy) -> Decision:
@@ -145,7 +146,9 @@ def _failed(sign: Sign, history: History, now: datetime, limits: Policy) -> Deci
     category = verdict.category if sign.own_address else Category.UNCLEAR
     if _permanent(verdict, category):
         return _hard(sign, history, category, now=now, limits=limits)
-    return _soft(history, category, now, limits, failed)
+    decision = _soft(history, category, now, limits, failed)
+    suspended = decision.status is not None or history.status is RecipientStatus.SUSPENDED
+    return replace(decision, resend=sign.own_address and not suspended)
 
 
 def _hard(sign: Sign, history: History, category: Category, *, now: datetime, limits: Policy) -> Decision:

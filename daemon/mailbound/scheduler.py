@@ -19,7 +19,17 @@ import structlog
 
 from mailbound import breaker, schedule, tokens
 from mailbound.config import Breaker
-from mailbound.database import activities, audience, halting, remaining, runs, segments, tally, token_keys
+from mailbound.database import (
+    activities,
+    audience,
+    halting,
+    remaining,
+    resending,
+    runs,
+    segments,
+    tally,
+    token_keys,
+)
 from mailbound.database.activities import Activity
 from mailbound.database.engine import Database
 from mailbound.database.leases import Lease
@@ -78,6 +88,10 @@ class Scheduler:
         now = self._parts.clock()
         for activity in await self._parts.database.read(activities.unplanned, now):
             await self._parts.database.run(_plan, activity, now)
+        if await self._parts.database.read(resending.is_due, now=now):
+            requeued = await self._parts.database.run(resending.requeue, now=now)
+            for run_id, count in requeued.items():
+                log.info("delivery.requeued", run=run_id, deliveries=count)
         for run in await self._parts.database.read(runs.in_state, RunState.SCHEDULED):
             if run.occurrence_at <= self._parts.clock():
                 await self._unless_overtaken(self._begin, run)

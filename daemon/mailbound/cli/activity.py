@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,7 @@ from mailbound.lifecycle import RunState
 
 if TYPE_CHECKING:
     from mailbound.config import Config
-    from mailbound.database.activities import Activity, Plan
+    from mailbound.database.activities import Plan
 
 _STYLES = {
     RunState.SENT: "green",
@@ -82,9 +81,25 @@ def create(
             metavar="WHAT", help="After no reply to a final dot: resend or hold [default: sending.in_doubt]."
         ),
     ] = None,
+    resend_soft: Annotated[
+        int | None,
+        typer.Option(
+            metavar="COUNT",
+            help="How often what came back softly is sent again [default: sending.resend_soft].",
+            min=0,
+            max=100,
+        ),
+    ] = None,
+    resend_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="How long after each time, such as 1d [default: sending.resend_every]."
+        ),
+    ] = None,
 ) -> None:
     """Plan an activity. Without --at and --cron it waits for `activity start`."""
     from mailbound import config
+    from mailbound.cli import plan_views
     from mailbound.config import quantities
     from mailbound.database import activities
     from mailbound.template import Template
@@ -103,12 +118,14 @@ def create(
         grace=_duration("--grace", grace, quantities) or sending.grace,
         expires_after=_duration("--expires-after", expires_after, quantities) or sending.expires_after,
         in_doubt=in_doubt or sending.in_doubt,
+        resend_soft=sending.resend_soft if resend_soft is None else resend_soft,
+        resend_every=_duration("--resend-every", resend_every, quantities) or sending.resend_every,
         **_times(zone or sending.time_zone.key, at, cron, window, now, by_recipient=recipient_time),
     )
     _refuse_the_past(plan, now)
     with terminal.open_database(context) as database, database.begin() as connection:
         made = activities.create(connection, plan, now=now)
-    due = f"is due {_due(made)}" if _due(made) else "waits for `activity start`"
+    due = f"is due {plan_views.due(made)}" if plan_views.due(made) else "waits for `activity start`"
     terminal.say(f"activity {made.name} (number {made.id}) {due}")
 
 
@@ -146,6 +163,7 @@ def _refuse_the_past(plan: Plan, now: datetime) -> None:
 @app.command("list")
 def list_(context: typer.Context, *, json: terminal.Json = False) -> None:
     """List all activities, the newest first."""
+    from mailbound.cli import plan_views
     from mailbound.database import activities, runs
 
     rows: list[dict[str, Any]] = []
@@ -160,7 +178,7 @@ def list_(context: typer.Context, *, json: terminal.Json = False) -> None:
                     "store": activity.store,
                     "segment": activity.segment,
                     "template": activity.template,
-                    "due": _due(activity),
+                    "due": plan_views.due(activity),
                     "state": told.state if told else ("ended" if activity.ended_at else "waiting"),
                     "runs": len(all_runs),
                 }
@@ -184,7 +202,7 @@ def show(
     json: terminal.Json = False,
 ) -> None:
     """Show an activity, its runs, and how far each is."""
-    from mailbound.cli import following
+    from mailbound.cli import following, plan_views
     from mailbound.database import activities, progress, runs, tally
 
     now = datetime.now(UTC)
@@ -201,9 +219,9 @@ def show(
         run_facts = [
             {"run": run, "tally": counts, "held_back": held[run.id] or None} for run, counts in shown
         ]
-        terminal.print_json({"activity": _plain(activity), "runs": run_facts})
+        terminal.print_json({"activity": plan_views.as_json(activity), "runs": run_facts})
         return
-    _tell(activity)
+    plan_views.show(activity)
     if shown:
         terminal.say("")
         rows = [
@@ -222,69 +240,6 @@ def show(
             terminal.say(f"run {run.id} is held back by: {held[run.id]}")
         elif run.note:
             terminal.say(f"run {run.id}: {run.note}")
-
-
-def _plain(activity: Activity) -> dict[str, Any]:
-    """Return an activity for machines: durations in seconds."""
-    names = (each for each in activity.__dataclass_fields__ if each != "planned_through")
-    values = {each: getattr(activity, each) for each in names}
-    return {
-        f"{name}_seconds" if isinstance(value, timedelta) else name: (
-            int(value.total_seconds()) if isinstance(value, timedelta) else value
-        )
-        for name, value in values.items()
-    }
-
-
-def _tell(activity: Activity) -> None:
-    from mailbound.config import quantities
-
-    terminal.facts(
-        [
-            ("activity", f"{activity.name} (number {activity.id})"),
-            ("store", activity.store),
-            ("segment", activity.segment),
-            ("template", activity.template),
-            ("due", _due(activity) or "whenever `activity start` says so"),
-            ("window", _hours(activity)),
-            ("grace", f"{quantities.write_duration(activity.grace)} late at most, else the run is missed"),
-            ("expires after", f"{quantities.write_duration(activity.expires_after)} of trying"),
-            ("in doubt", f"{activity.in_doubt} (after no reply to the final dot)"),
-            ("ended", activity.ended_at),
-        ]
-    )
-
-
-def _due(activity: Activity) -> str:
-    """Return when an activity is due, in words; "" if nobody said so."""
-    start = terminal.cell(activity.starts_at)
-    if activity.cron is None:
-        return start
-    return f"{activity.cron} {activity.time_zone}" + (f" from {start} on" if start else "")
-
-
-def _hours(activity: Activity) -> str:
-    window = activity.window
-    if window is None:
-        return ""
-    zone = window.get("zone", activity.time_zone)
-    hours = f"{_days(window['days'])} {window['from']}-{window['to']} {zone}"
-    return f"{hours}, or each recipient's own zone where it is known" if window.get("by_recipient") else hours
-
-
-def _days(days: Sequence[str]) -> str:
-    """Return days as a person writes them: `mon-fri`, `mon,wed`."""
-    from mailbound import schedule
-
-    numbers = sorted(schedule.DAYS.index(day) for day in days)
-    runs = [[numbers[0]]]
-    for number in numbers[1:]:
-        if number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    names = ([schedule.DAYS[number] for number in run] for run in runs)
-    return ",".join("-".join((run[0], run[-1])) if len(run) > 1 else run[0] for run in names)
 
 
 def _state(state: str) -> Styled:

@@ -113,6 +113,13 @@ def _sending(sending: Sending) -> Iterator[str]:
         "hold": "held for an operator, so it may not arrive at all",
     }
     yield f"When no reply to the final dot came, it is {in_doubt[sending.in_doubt]}."
+    if sending.resend_soft:
+        yield (
+            f"What comes back softly is sent again after {_time(sending.resend_every)}, "
+            f"{_many(sending.resend_soft, 'time')} at most, unless it expires before."
+        )
+    else:
+        yield "What comes back, even softly, is not sent again."
     limit = f"{sending.domain_rate:g} messages a second" if sending.domain_rate else "any number of messages"
     yield f"One recipient domain gets {limit}."
     yield f"A daemon that is stopped waits up to {_time(sending.drain)} for replies to final dots."

@@ -98,6 +98,13 @@ def count(value: object) -> int:
     return value
 
 
+def times(value: object) -> int:
+    """Return how often something is done again; 0 is never."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:
+        raise ValueError(f"{quote(value)} is not a whole number from 0 to 100")
+    return value
+
+
 def connections(value: object) -> int:
     """Return how many connections may be open at once; a thousand is more than any relay takes."""
     if count(value) > 1000:

@@ -33,6 +33,7 @@ from mailbound.config.section import (
     Share,
     Size,
     Surroundings,
+    Times,
     absolute,
     secret,
 )
@@ -127,6 +128,8 @@ class Sending(Section):
     retry_first: PositiveDuration = timedelta(minutes=5)
     retry_longest: PositiveDuration = timedelta(hours=2)
     in_doubt: Literal["resend", "hold"] = "resend"
+    resend_soft: Times = 0
+    resend_every: PositiveDuration = timedelta(days=1)
     domain_rate: Rate = 0.0
     drain: Duration = timedelta(seconds=30)
 

@@ -34,6 +34,8 @@ class Activity:
     in_doubt: str
     planned_through: datetime
     ended_at: datetime | None
+    resend_soft: int  # how often a message that bounced softly is sent again
+    resend_every: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Plan:
     starts_at: datetime | None = None
     cron: str | None = None
     window: Mapping[str, Any] | None = None
+    resend_soft: int = 0
+    resend_every: timedelta = timedelta(days=1)
 
 
 def create(connection: sa.Connection, plan: Plan, *, now: datetime) -> Activity:
@@ -76,6 +80,8 @@ def create(connection: sa.Connection, plan: Plan, *, now: datetime) -> Activity:
         "grace_seconds": int(plan.grace.total_seconds()),
         "expires_after_seconds": int(plan.expires_after.total_seconds()),
         "in_doubt": plan.in_doubt,
+        "resend_soft": plan.resend_soft,
+        "resend_every_seconds": int(plan.resend_every.total_seconds()),
         "created_at": now,
         "planned_through": min(now, plan.starts_at - timedelta(seconds=1)) if plan.starts_at else now,
     }
@@ -148,4 +154,6 @@ def _activity(row: Any) -> Activity:
         in_doubt=row.in_doubt,
         planned_through=row.planned_through,
         ended_at=row.ended_at,
+        resend_soft=row.resend_soft,
+        resend_every=timedelta(seconds=row.resend_every_seconds),
     )

@@ -318,6 +318,7 @@ class Told(NamedTuple):
     event: DeliveryEvent
     reason: str
     status: str
+    resend_at: datetime | None = None  # one that bounces waits until then; None: it is never sent again
 
 
 def report(connection: sa.Connection, told: Sequence[Told], *, now: datetime) -> dict[int, DeliveryState]:
@@ -330,10 +331,14 @@ def report(connection: sa.Connection, told: Sequence[Told], *, now: datetime) ->
         row = rows[each.delivery_id]
         before = DeliveryState(row.state)
         states[row.id] = after = lifecycle.advance(before, each.event)
+        waits = {"next_attempt_at": each.resend_at if after is DeliveryState.BOUNCED else None}
         if after is not before:
             moves.move(row.run_id, row.domain_id, before, after)
             reason, status = each.reason or row.reason, each.status or row.status
-            changed.append({"b_id": row.id, "state": after, "reason": reason, "status": status})
+            changed.append({"b_id": row.id, "state": after, "reason": reason, "status": status, **waits})
+        elif row.next_attempt_at != waits["next_attempt_at"]:
+            same = {"state": before, "reason": row.reason, "status": row.status}
+            changed.append({"b_id": row.id, **same, **waits})
     if changed:
         connection.execute(_reported(), changed)
     moves.write(connection, node_id=0, now=now)
@@ -342,7 +347,7 @@ def report(connection: sa.Connection, told: Sequence[Told], *, now: datetime) ->
 
 @functools.cache
 def _reported() -> sa.Update:
-    names = ("state", "reason", "status")
+    names = ("state", "reason", "status", "next_attempt_at")
     return (
         delivery.update()
         .where(delivery.c.id == sa.bindparam("b_id"))

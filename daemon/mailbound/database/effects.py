@@ -6,7 +6,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from mailbound.database import audience, changes, deliveries
 from mailbound.database.changes import Cause, Standing, Wish
 from mailbound.database.deliveries import Told
 from mailbound.database.judging import Finding, Judged
-from mailbound.database.tables import change, delivery, opt_in, recipient
+from mailbound.database.tables import bounce, change, delivery, opt_in, recipient
 from mailbound.lifecycle import DeliveryEvent, DeliveryState
 from mailbound.model import Action, Evidence, Source
 
@@ -59,9 +59,26 @@ def _move(
             if event is not None and _moves(event, finding, target):
                 reason = finding.verdict.category if finding.action is Action.FAILED else ""
                 status = str(finding.verdict.status) if finding.verdict.status else ""
-                told[bounce_id] = Told(target.id, event, reason, status)
+                resend_at = _resend_at(connection, each) if each.decision.resend else None
+                told[bounce_id] = Told(target.id, event, reason, status, resend_at)
     after = deliveries.report(connection, list(told.values()), now=now)
     return states | {bounce_id: after[each.delivery_id] for bounce_id, each in told.items()}
+
+
+def _resend_at(connection: sa.Connection, judged: Judged) -> datetime | None:
+    """Return when a message that bounced softly is sent again; None if it was often enough, or expires before."""
+    target = judged.target
+    if target is None or not target.resend_soft:
+        return None
+    tried = sa.select(sa.func.count(bounce.c.attempt.distinct())).where(
+        bounce.c.delivery_id == target.id,
+        bounce.c.action == Action.FAILED,
+        bounce.c.evidence == Evidence.SIGNED,
+    )
+    if connection.execute(tried).scalar_one() > target.resend_soft:
+        return None
+    at = judged.finding.at + timedelta(seconds=target.resend_every_seconds)
+    return at if target.expires_at is None or at < target.expires_at else None
 
 
 def _standings(judged: Sequence[Judged], causes: Sequence[Cause]) -> list[Standing]:

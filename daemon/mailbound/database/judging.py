@@ -168,7 +168,10 @@ def _named() -> sa.Select[Any]:
             run.c.state.label("run_state"),
             run.c.key_id,
             run.c.day,
+            run.c.expires_at,
             activity.c.store_id,
+            activity.c.resend_soft,
+            activity.c.resend_every_seconds,
             address.c.key,
             holds.are_open(activity.c.store_id).label("guarded"),
         )

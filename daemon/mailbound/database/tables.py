@@ -67,6 +67,10 @@ Id = BigInteger().with_variant(Integer(), "sqlite")
 Json = JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
+def _partial(name: str, where: str, *columns: Any) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 def _id() -> Column[int]:
     return Column("id", Id, primary_key=True, autoincrement=True)
 
@@ -197,6 +201,8 @@ activity = Table(  # EMLPROMO
     Column("grace_seconds", Integer, nullable=False),
     Column("expires_after_seconds", Integer, nullable=False),
     Column("in_doubt", String(8), nullable=False),  # resend or hold
+    Column("resend_soft", SmallInteger, nullable=False, server_default="0"),  # how often after a soft bounce
+    Column("resend_every_seconds", Integer, nullable=False, server_default="86400"),
     Column("created_at", Utc, nullable=False),
     Column("planned_through", Utc, nullable=False),  # due times up to here have become runs
     Column("ended_at", Utc),  # cancelled, or its only run is over
@@ -220,13 +226,8 @@ run = Table(  # EMLMSG
     Column("expires_at", Utc),
     Column("pardoned_through", Id, nullable=False, server_default="0"),  # bounce id, for the breaker
     UniqueConstraint("activity_id", "occurrence_at"),
-    Index(
-        "ix_run_open",
-        "state",
-        sqlite_where=text("state IN ('scheduled', 'sending', 'paused', 'halted')"),
-        postgresql_where=text("state IN ('scheduled', 'sending', 'paused', 'halted')"),
-    ),
 )
+_partial("ix_run_open", "state IN ('scheduled', 'sending', 'paused', 'halted')", run.c.state)
 
 delivery = Table(  # EMLRCPTS, EMLRPTEVTS
     "delivery",
@@ -249,12 +250,11 @@ delivery = Table(  # EMLRCPTS, EMLRPTEVTS
 )
 
 
-def _partial(name: str, where: str, *columns: Any) -> Index:
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
-
-
 _partial(
     "ix_delivery_queued", "state = 'queued'", delivery.c.run_id, delivery.c.next_attempt_at, delivery.c.id
+)
+_partial(
+    "ix_delivery_resend", "state = 'bounced' AND next_attempt_at IS NOT NULL", delivery.c.next_attempt_at
 )
 _partial("ix_delivery_node", "state IN ('claimed', 'sending')", delivery.c.node_id)
 _partial(

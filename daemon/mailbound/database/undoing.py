@@ -16,7 +16,8 @@ import sqlalchemy as sa
 
 from mailbound.database import changes, suppressions
 from mailbound.database.changes import Cause
-from mailbound.database.tables import bounce, change, opt_in, recipient_status
+from mailbound.database.tables import bounce, change, delivery, opt_in, recipient_status
+from mailbound.lifecycle import DeliveryState
 from mailbound.model import Disposition, RecipientStatus, Source
 
 _VALUE = re.compile(r"([\w-]+)(?: \(([\w-]+)\))?(?: until (\S+))?")
@@ -33,10 +34,16 @@ class Undone:
 def undo_bounces(
     connection: sa.Connection, bounce_ids: Iterable[int], *, cause: Cause, now: datetime
 ) -> Undone:
-    """Take back what bounces changed, so that they count no more; a score folded from them is less by them."""
+    """Take back what bounces changed, so that they count no more; a score folded from them is less by them.
+
+    Nothing is sent again for their sake.
+    """
     ids = list(bounce_ids)
     undone = undo(connection, _lines(connection, change.c.bounce_id.in_(ids)), cause=cause, now=now)
     connection.execute(bounce.update().where(bounce.c.id.in_(ids)).values(disposition=Disposition.UNDONE))
+    spoken_of = sa.select(bounce.c.delivery_id).where(bounce.c.id.in_(ids))
+    waiting = delivery.c.id.in_(spoken_of), delivery.c.state == DeliveryState.BOUNCED
+    connection.execute(delivery.update().where(*waiting).values(next_attempt_at=None))
     return undone
 
 

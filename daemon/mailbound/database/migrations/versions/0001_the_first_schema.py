@@ -121,6 +121,8 @@ def upgrade() -> None:
         sa.Column("grace_seconds", sa.Integer(), nullable=False),
         sa.Column("expires_after_seconds", sa.Integer(), nullable=False),
         sa.Column("in_doubt", sa.String(length=8), nullable=False),
+        sa.Column("resend_soft", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("resend_every_seconds", sa.Integer(), server_default="86400", nullable=False),
         sa.Column("created_at", Utc(), nullable=False),
         sa.Column("planned_through", Utc(), nullable=False),
         sa.Column("ended_at", Utc(), nullable=True),
@@ -393,10 +395,24 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'queued'"),
         postgresql_where=sa.text("state = 'queued'"),
     )
+    op.create_index(
+        "ix_delivery_resend",
+        "delivery",
+        ["next_attempt_at"],
+        unique=False,
+        sqlite_where=sa.text("state = 'bounced' AND next_attempt_at IS NOT NULL"),
+        postgresql_where=sa.text("state = 'bounced' AND next_attempt_at IS NOT NULL"),
+    )
 
 
 def downgrade() -> None:
     """Take this migration back."""
+    op.drop_index(
+        "ix_delivery_resend",
+        table_name="delivery",
+        sqlite_where=sa.text("state = 'bounced' AND next_attempt_at IS NOT NULL"),
+        postgresql_where=sa.text("state = 'bounced' AND next_attempt_at IS NOT NULL"),
+    )
     op.drop_index(
         "ix_delivery_queued",
         table_name="delivery",
