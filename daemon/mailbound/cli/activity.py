@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailbound.cli import bars, steering, terminal
+from mailbound.cli import bars, doubting, steering, terminal
 from mailbound.cli.bars import Styled
 from mailbound.errors import InputError
 from mailbound.lifecycle import RunState
@@ -253,6 +253,8 @@ def _counts(counts: dict[str, int]) -> str:
 
 for _steer in (steering.start, steering.pause, steering.resume, steering.cancel):
     app.command()(_steer)
+app.command("in-doubt")(doubting.in_doubt)
+app.command("settle")(doubting.settle)
 
 
 @app.command()

@@ -111,6 +111,8 @@ def _tell_states(report: RunReport) -> None:
             rows.extend(_skipped(report))
     total = ["audience", terminal.number(audience), "", "", "the sum of the states" if report.proven else ""]
     bars.table(["state", "recipients", "share", "", ""], rows, total=total)
+    if report.outcomes.get(DeliveryState.UNKNOWN):
+        bars.line(f"`mailbound activity in-doubt {report.run.activity}` lists what is unknown.", "magenta")
     if not report.proven:
         bars.line("The tally and the skipped deliveries differ: run `mailbound doctor`.", "bold red")
 

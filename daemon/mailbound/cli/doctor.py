@@ -52,6 +52,7 @@ def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
             *_sums(connection),
             *_runs(connection),
             *_held(connection),
+            *_in_doubt(connection),
             *_templates(connection, settings.templates.folder),
         ]
         findings += [*_mail(connection), *_quarantine(connection, settings), *_evidence(connection, settings)]
@@ -106,6 +107,16 @@ def _held(connection: sa.Connection) -> Iterator[_Finding]:
         why = f"{group.why}: {held}" if group.hold is not None else f"{held} since it halted"
         state: _State = "fault" if group.hold is not None else "warning"
         yield _Finding(about, state, f"{why}; see `mailbound bounce held`")
+
+
+def _in_doubt(connection: sa.Connection) -> Iterator[_Finding]:
+    """Give the activities that have deliveries of which nobody knows whether they were sent."""
+    from mailbound.database import doubtful
+
+    for name, count in doubtful.counts(connection):
+        counted = terminal.counted(int(count), "delivery", "deliveries")
+        text = f"{counted} in doubt; see `mailbound activity in-doubt {name}`"
+        yield _Finding(f"activity {name}", "warning", text)
 
 
 def _templates(connection: sa.Connection, folder: Path) -> Iterator[_Finding]:
