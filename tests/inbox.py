@@ -74,6 +74,8 @@ def read_or_die(raw: bytes) -> Report:
         threading.Event().wait()
     if b"burst!" in raw:
         raise MemoryError
+    if b"devour!" in raw:
+        bytearray(1 << 31)
     return reading.read(raw)
 
 

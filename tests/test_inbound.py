@@ -28,6 +28,7 @@ from mailbound.inbound import Fetcher, Reader
 from mailbound.inbound.bounds import Unreadable
 from mailbound.mailbox import pop3
 from mailbound.model import Kind
+from mailbound.reading import Report
 from mailbound.simulator import Simulator
 from scripted_pop3 import HANG_UP, ScriptedPop3
 from world import NOW
@@ -438,11 +439,13 @@ def test_a_recorder_that_waits_stops_at_once_and_wakes_for_mail(sqlite_url: str)
 
 def test_a_worker_that_needs_too_much_memory_does_not_take_the_machine_with_it() -> None:
     async def main() -> None:
-        reader = Reader()
+        reader = Reader(read=inbox.read_or_die)
         try:
-            large = zlib.compress(b"Content-Type: text/plain\r\n\r\n" + b"x" * 600_000_000, 1)
-            (outcome,) = await reader.read_all([large])
-            assert re.search("MemoryError|killed", str(outcome))
+            large = zlib.compress(inbox.MAIL % 1 + b"x" * 600_000_000, 1)
+            greedy = zlib.compress(inbox.MAIL % 2 + b"devour!")
+            outcomes = await reader.read_all([large, greedy])
+            assert isinstance(outcomes[0], Report)
+            assert re.search("MemoryError|killed", str(outcomes[1]))
             assert (await reader.read(inbox.MAIL % 1)).subject == "mail 1"
         finally:
             reader.close()
