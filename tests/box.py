@@ -87,6 +87,7 @@ class Box:
         (template / "text.txt").write_text("Hello {{ name }}, to leave: {{ unsubscribe_url }}\n")
         self.log = folder / "daemon.log"
         self.environment = {"PGAPPNAME": DAEMON}  # what the program finds there besides the usual
+        self.program = [sys.executable, "-m", "mailbound.cli"]
         self.process: subprocess.Popen[bytes] | None = None
         self._started_at = 0  # in the log
         self._database: Database | None = None
@@ -107,7 +108,7 @@ class Box:
     def cli(self, *words: str, status: int = 0) -> str:
         """Run a command and return what it prints. Fails unless it ends with `status`."""
         done = subprocess.run(
-            [*_PROGRAM, "--config", str(self.folder / "config.toml"), *words],
+            [*self.program, "--config", str(self.folder / "config.toml"), *words],
             capture_output=True,
             text=True,
             env=self._environment(),
@@ -136,7 +137,7 @@ class Box:
         self._started_at = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, *_PROGRAM, "--config", str(self.folder / "config.toml"), "run"],
+                [*prefix, *self.program, "--config", str(self.folder / "config.toml"), "run"],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment(),
@@ -298,6 +299,3 @@ class Box:
     def _environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("MAILBOUND")}
         return {**clean, "RELAY_PASSWORD": "secret", "MAILBOX_PASSWORD": "secret", **self.environment}
-
-
-_PROGRAM = [sys.executable, "-m", "mailbound.cli"]

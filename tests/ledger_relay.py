@@ -18,8 +18,8 @@ from typing import Any, Self
 from mailbound.simulator import Simulator
 from mailbound.simulator.envelope import Envelope
 
-Deed = Callable[[], Awaitable[bool]]
-"""What happens at a point. It returns whether the conversation goes on."""
+Deed = Callable[[], Awaitable[bool | bytes]]
+"""What happens at a point. It returns whether the conversation goes on, or what is said in place of the line."""
 
 _PATIENCE_SECONDS = 60.0
 _MESSAGE_ID = re.compile(rb"^message-id:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
@@ -45,12 +45,19 @@ class Tap:
         self._point: Point | None = None
         self._deed: Deed | None = None
         self._seen = 0
+        self._times = 1
         self._server: asyncio.Server | None = None
         self._talks: set[asyncio.Task[None]] = set()
 
-    def at(self, point: Point, deed: Deed) -> None:
-        """Do `deed` at `point`, once."""
-        self._point, self._deed, self._seen = point, deed, 0
+    def at(self, point: Point, deed: Deed, *, times: int = 1) -> None:
+        """Do `deed` at `point`, and at the lines like it that follow, so many `times` in all."""
+        self._point, self._deed, self._times, self._seen = point, deed, times, 0
+
+    async def hang_up(self) -> None:
+        """End all conversations."""
+        for talk in self._talks:
+            talk.cancel()
+        await asyncio.gather(*self._talks, return_exceptions=True)
 
     async def start(self, target: int, *, port: int = 0) -> None:
         self._target = target
@@ -60,9 +67,7 @@ class Tap:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-        for talk in self._talks:
-            talk.cancel()
-        await asyncio.gather(*self._talks, return_exceptions=True)
+        await self.hang_up()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -99,8 +104,11 @@ class Tap:
                 if side == "server" and self._hidden and self._hidden.match(line):
                     continue
                 deed, passed = self._look(side, line)
-                if deed is not None and not passed and not await deed():
-                    return
+                if deed is not None and not passed:
+                    said = await deed()
+                    if said is False:
+                        return
+                    line = said if isinstance(said, bytes) else line
                 writer.write(line)
                 await writer.drain()
                 if deed is not None and passed and not await deed():
@@ -112,7 +120,8 @@ class Tap:
         if point is None or side != point.side or not re.match(point.line.encode(), line):
             return None, False
         self._seen += 1
-        return (self._deed, point.passed) if self._seen == point.count else (None, False)
+        due = point.count <= self._seen < point.count + self._times
+        return (self._deed, point.passed) if due else (None, False)
 
 
 class Gate:

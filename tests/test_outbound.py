@@ -371,7 +371,7 @@ def _item(claimed: Claimed, **more: Any) -> Item:
 
 
 def _deliver(
-    url: str, *scripts: str, people: tuple[str, ...] = ("anna",), **item: Any
+    url: str, *scripts: str, people: tuple[str, ...] = ("anna",), password: str = "", **item: Any
 ) -> tuple[list[Any], scripted_relay.ScriptedRelay]:
     """Let one courier take a delivery for each of `people`; return their rows and what the relay saw."""
 
@@ -383,7 +383,9 @@ def _deliver(
                     port=server.port,
                     tls="insecure",
                     ehlo_name="me.test",
-                    deadlines=relay.Deadlines(quit=0.05),  # the scripts end before it
+                    username="shop" if password else "",
+                    password=password,
+                    deadlines=relay.Deadlines(quit=0.05, rset=0.05),  # the scripts end before them
                 )
                 queue: asyncio.Queue[Item] = asyncio.Queue()
                 one = Courier(
@@ -479,6 +481,20 @@ def test_what_is_in_doubt_waits_its_turn_and_is_sent_again(sqlite_url: str) -> N
 def test_a_fault_of_the_relay_costs_no_recipient_an_attempt(sqlite_url: str, trouble: str) -> None:
     (row,), _ = _deliver(sqlite_url, trouble, _HELLO)
     assert (row.state, row.attempt, row.reason) == ("queued", 0, None)
+
+
+def test_a_reset_that_hangs_is_not_the_next_recipients(sqlite_url: str) -> None:
+    put_off = _MAIL + "C: RCPT\nS: 450 4.2.0 Greylisted\nC: RSET\nHANG\n"
+    (anna, bert), _ = _deliver(sqlite_url, _HELLO + put_off, _HELLO, people=("anna", "bert"))
+    assert (anna.state, anna.attempt, anna.reason) == ("queued", 1, "greylisted")
+    assert (bert.state, bert.attempt, bert.reason) == ("queued", 0, None)
+
+
+def test_a_password_that_has_expired_is_nobodys_fault_and_is_not_tried_again_at_once(sqlite_url: str) -> None:
+    refused = scripted_relay.hello("AUTH PLAIN") + "C: AUTH PLAIN\nS: 535 5.7.8 it has expired\nHANG\n"
+    (row,), server = _deliver(sqlite_url, refused, password="secret")
+    assert (row.state, row.attempt, row.reason) == ("queued", 0, None)
+    assert server.connections == 1
 
 
 def test_one_session_takes_one_delivery_after_another(sqlite_url: str) -> None:

@@ -113,6 +113,13 @@ def test_a_port_where_nobody_listens_is_unreachable(unused_port):
     assert caught.value.phase is Phase.CONNECT
 
 
+def test_a_host_that_nobody_knows_is_unreachable_and_may_be_known_later():
+    with pytest.raises(relay.Unreachable) as caught:
+        asyncio.run(relay.open(account(25, host="relay.invalid")))
+    assert caught.value.phase is Phase.CONNECT
+    assert not caught.value.permanent
+
+
 @pytest.fixture
 def unused_port():
     import socket
