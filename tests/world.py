@@ -145,9 +145,9 @@ class World:
             self.connection, run_id=run_id, store_id=store_id, node_id=NODE, limit=limit, now=at
         )
 
-    def send(self, run_id: int, *, at: datetime = NOW) -> dict[str, int]:
-        """Claim, mark and accept all that is due; return the delivery ids by external id."""
-        claimed = self.claim(run_id, at=at)
+    def send(self, run_id: int, *, limit: int = 1000, at: datetime = NOW) -> dict[str, int]:
+        """Claim, mark and accept what is due; return the delivery ids by external id."""
+        claimed = self.claim(run_id, limit=limit, at=at)
         marked = deliveries.mark(self.connection, [each.id for each in claimed], node_id=NODE, now=at)
         accepted = [Settlement(each, DeliveryEvent.ACCEPT, reply="250 2.0.0 Ok") for each in sorted(marked)]
         deliveries.settle(self.connection, accepted, node_id=NODE, now=at)

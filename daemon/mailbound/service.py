@@ -30,6 +30,7 @@ from mailbound.node import BEAT_SECONDS, Node
 from mailbound.notify import Notifier
 from mailbound.outbound import Outbound, loop
 from mailbound.outbound.composer import Composer
+from mailbound.progress import Progress
 from mailbound.scheduler import Parts as SchedulerParts
 from mailbound.scheduler import Scheduler
 from mailbound.watch import Parts as WatchParts
@@ -270,6 +271,7 @@ def _build(
                 clock=_now,
             )
         ),
+        Progress(database, lease=common.lease("scheduling"), clock=_now),
         reading,
         Watch(
             WatchParts(
