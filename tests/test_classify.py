@@ -144,6 +144,62 @@ def test_what_did_not_fail_says_nothing_about_the_address(action):
     assert (found.category, found.permanent, found.rule) == (Category.UNCLEAR, False, f"action-{action}")
 
 
+NOT_THE_RECIPIENT = (
+    *(
+        "The sender",
+        "Sender's address",
+        "The envelope sender",
+        "Your e-mail address",
+        "The From: address",
+        "Your account",
+    ),
+    *(
+        "Your server",
+        "Your IP address",
+        "Client host name",
+        "HELO name",
+        "Your domain",
+        "The return path",
+        "The URL",
+    ),
+)
+PREDICATES = (
+    *(
+        "was not found",
+        "does not exist",
+        "is unknown",
+        "is invalid",
+        "is not in our list",
+        "isn't registered here",
+    ),
+    *(
+        "has been disabled",
+        "is suspended",
+        "has expired",
+        "has moved",
+        "is not one of ours",
+        "could not be verified",
+    ),
+)
+
+
+@pytest.mark.parametrize("said", ["550 ", "550 5.7.1 ", "host mx.x.example[192.0.2.4] said: 550 "])
+@pytest.mark.parametrize("subject", NOT_THE_RECIPIENT)
+def test_a_sentence_about_somebody_else_blames_no_address(subject, said):
+    for predicate in PREDICATES:
+        found = verdict(f"{said}{subject} {predicate}")
+        assert found.fault is not Fault.ADDRESS, (subject, predicate, found.rule)
+
+
+@pytest.mark.parametrize(
+    "subject", ["The recipient", "User bob", "The address <bob@x.example>", "That mailbox"]
+)
+def test_the_same_sentence_about_the_recipient_does(subject):
+    for predicate in PREDICATES[:-1]:
+        if predicate not in {"has moved", "has expired"}:
+            assert verdict(f"550 {subject} {predicate}").fault is Fault.ADDRESS, (subject, predicate)
+
+
 @pytest.mark.parametrize("phase", [Phase.CONNECT, Phase.EHLO, Phase.STARTTLS, Phase.AUTH, Phase.MAIL])
 @pytest.mark.parametrize("text", ["5.1.1 User unknown", "5.2.2 mailbox is full", "no"])
 def test_before_rcpt_nothing_is_about_the_recipient(phase, text):
