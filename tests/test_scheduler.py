@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import shutil
+import zoneinfo
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,9 +47,14 @@ class Stage:
         (template / "text.txt").write_text("Hello {{ name }}")
         self.template = template
         lease = Lease(database, "scheduling", node_id=NODE)
-        self.scheduler = Scheduler(
-            Parts(database, folder / "templates", Breaker(), node_id=NODE, lease=lease, clock=self.clock)
+        self._parts = Parts(
+            database, folder / "templates", Breaker(), node_id=NODE, lease=lease, clock=self.clock
         )
+        self.restart()
+
+    def restart(self) -> None:
+        """Let another daemon come after this one."""
+        self.scheduler = Scheduler(self._parts)
 
     def tick(self, at: datetime | None = None, times: int = 1) -> None:
         """Tick, perhaps at another time."""
@@ -253,6 +260,114 @@ def test_a_local_time_follows_the_zone(sqlite_url: str, tmp_path: Path, zone: st
                 "America/New_York": datetime(2026, 11, 25, 7, 30, tzinfo=UTC),
             }[zone]
         )
+
+
+_CHANGES = {
+    # The day that lacks the local time, or has it twice; and when the runs of three days are due.
+    "Berlin leaps": ("Europe/Berlin", "30 2 * * *", "2027-03-26 12:00", ["27 01:30", "28 01:00", "29 00:30"]),
+    "Berlin repeats": (
+        "Europe/Berlin",
+        "30 2 * * *",
+        "2026-10-23 12:00",
+        ["24 00:30", "25 00:30", "26 01:30"],
+    ),
+    "New York leaps": (
+        "America/New_York",
+        "30 2 * * *",
+        "2027-03-12 12:00",
+        ["13 07:30", "14 07:00", "15 06:30"],
+    ),
+    "New York repeats": (
+        "America/New_York",
+        "30 1 * * *",
+        "2026-10-30 12:00",
+        ["31 05:30", "01 05:30", "02 06:30"],
+    ),
+    "Lord Howe leaps": (
+        "Australia/Lord_Howe",
+        "15 2 * * *",
+        "2026-10-02 00:00",
+        ["02 15:45", "03 15:30", "04 15:15"],
+    ),
+    "Lord Howe repeats": (
+        "Australia/Lord_Howe",
+        "45 1 * * *",
+        "2027-04-02 00:00",
+        ["02 14:45", "03 14:45", "04 15:15"],
+    ),
+}
+
+
+@pytest.mark.parametrize("change", _CHANGES.values(), ids=_CHANGES)
+def test_a_change_of_the_clocks_costs_no_run_and_brings_no_second(
+    sqlite_url: str, tmp_path: Path, change: tuple[str, str, str, list[str]]
+) -> None:
+    zone, cron, text, due = change
+    begin = datetime.fromisoformat(text).replace(tzinfo=UTC)
+    with staged(sqlite_url, tmp_path) as stage:
+        stage.plan(starts_at=None, cron=cron, time_zone=zone)
+        with stage.database.begin() as connection:
+            activities.plan_through(connection, 1, begin)
+        for hours in range(72):
+            stage.tick(begin + hours * HOUR)
+        *came, (_, state) = stage.runs()
+        assert [f"{moment:%d %H:%M}" for moment, _ in came] == due
+        assert state == "scheduled"
+
+
+@pytest.fixture
+def zone_of(tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Return what gives the zone Test/Zone the clocks of another one, as an update of the system would."""
+    system = zoneinfo.TZPATH
+    (tmp_path / "zones" / "Test").mkdir(parents=True)
+
+    def change(other: str) -> None:
+        source = next(path for folder in system if (path := Path(folder) / other).exists())
+        shutil.copy(source, tmp_path / "zones" / "Test" / "Zone")
+        zoneinfo.reset_tzpath([str(tmp_path / "zones"), *system])
+        zoneinfo.ZoneInfo.clear_cache()
+
+    yield change
+    zoneinfo.reset_tzpath(system)
+    zoneinfo.ZoneInfo.clear_cache()
+
+
+def test_a_government_may_move_the_clocks_of_runs_to_come(
+    database_url: str, tmp_path: Path, zone_of: Callable[[str], None]
+) -> None:
+    with staged(database_url, tmp_path) as stage:
+        zone_of("Etc/GMT-1")  # an hour before Greenwich
+        stage.plan(starts_at=None, cron="0 16 * * *", time_zone="Test/Zone")
+        stage.plan("fixed", starts_at=NOW + 3 * HOUR)
+        stage.tick(times=2)
+        assert stage.runs() == [(NOW + 3 * HOUR, "scheduled")]
+        zone_of("Etc/GMT-2")
+        stage.restart()
+        stage.tick(times=2)
+        assert stage.runs() == [(NOW + 2 * HOUR, "scheduled")]
+        assert stage.runs("fixed") == [(NOW + 3 * HOUR, "scheduled")]
+
+
+def test_what_was_due_before_the_clocks_were_moved_does_not_come_again(
+    sqlite_url: str, tmp_path: Path, zone_of: Callable[[str], None]
+) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        zone_of("Etc/GMT-2")
+        stage.plan(starts_at=None, cron="0 16 * * *", time_zone="Test/Zone")
+        stage.tick()
+        stage.tick(NOW + 2 * HOUR, times=3)
+        first = (NOW + 2 * HOUR, "sending")
+        assert stage.runs() == [first, (NOW + 26 * HOUR, "scheduled")]
+        zone_of("Etc/GMT-1")
+        stage.restart()
+        stage.tick(NOW + 2.5 * HOUR, times=2)
+        assert stage.runs() == [first, (NOW + 3 * HOUR, "scheduled")], (
+            "the law says sixteen o'clock is to come"
+        )
+        zone_of("Etc/GMT-3")
+        stage.restart()
+        stage.tick(times=2)
+        assert stage.runs() == [first, (NOW + 25 * HOUR, "scheduled")], "and now that it is over"
 
 
 def test_of_two_nodes_one_schedules_until_it_leaves(postgres_url: str, tmp_path: Path) -> None:

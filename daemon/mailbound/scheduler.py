@@ -65,6 +65,7 @@ class Scheduler:
     def __init__(self, parts: Parts) -> None:
         """Look at nothing yet."""
         self._parts = parts
+        self._up_to_date = False  # what is planned was held to the time zones of now
         self._freezing = False  # there is more to freeze, so the next tick comes at once
         self.ticked_at = time.monotonic()
 
@@ -86,6 +87,10 @@ class Scheduler:
     async def tick(self) -> None:
         """Do everything that is to be done now; of an audience, freeze one chunk."""
         now = self._parts.clock()
+        if not self._up_to_date:
+            for name, due in (await self._parts.database.run(_replan, now)).items():
+                log.warning("activity.replanned", activity=name, due=due.isoformat())
+            self._up_to_date = True
         for activity in await self._parts.database.read(activities.unplanned, now):
             await self._parts.database.run(_plan, activity, now)
         if await self._parts.database.read(resending.is_due, now=now):
@@ -183,6 +188,25 @@ def _spoken(span: timedelta) -> str:
         if seconds / size < most:
             return f"{seconds / size:.0f} {unit}"
     return f"{span.days} days"
+
+
+def _replan(connection: sa.Connection, now: datetime) -> dict[str, datetime]:
+    """Plan anew what is still to come, where its time zone means another moment by now; return it by activity.
+
+    A government may move the clocks of its country between two starts of the daemon. What was due is left as it is.
+    """
+    changed = {}
+    for activity in activities.recurring(connection):
+        where = schedule.zone(activity.time_zone)
+        times = schedule.occurrences(
+            starts_at=activity.starts_at, cron=activity.cron, where=where, after=now, until=now + _FAR
+        )
+        planned, due = runs.coming(connection, activity.id, now), next(iter(times), None)
+        if due is not None and planned and planned != {due}:
+            runs.unschedule(connection, activity.id, now)
+            activities.plan_through(connection, activity.id, now)
+            changed[activity.name] = due
+    return changed
 
 
 def _plan(connection: sa.Connection, activity: Activity, now: datetime) -> None:

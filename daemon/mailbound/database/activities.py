@@ -114,6 +114,12 @@ def unplanned(connection: sa.Connection, now: datetime) -> Sequence[Activity]:
     return [_activity(row) for row in connection.execute(query)]
 
 
+def recurring(connection: sa.Connection) -> Sequence[Activity]:
+    """Return the activities whose due times come again and again, and did not end."""
+    query = _all().where(activity.c.cron.isnot(None), activity.c.ended_at.is_(None))
+    return [_activity(row) for row in connection.execute(query)]
+
+
 def end(connection: sa.Connection, activity_id: int, *, now: datetime) -> None:
     """Let no more runs come of an activity."""
     connection.execute(

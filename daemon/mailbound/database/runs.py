@@ -48,6 +48,21 @@ def schedule(connection: sa.Connection, activity_id: int, occurrence_at: datetim
     )
 
 
+def coming(connection: sa.Connection, activity_id: int, now: datetime) -> set[datetime]:
+    """Return the due times of an activity that are runs already, and still to come."""
+    query = sa.select(run.c.occurrence_at).where(*_coming(activity_id, now))
+    return set(connection.execute(query).scalars())
+
+
+def unschedule(connection: sa.Connection, activity_id: int, now: datetime) -> None:
+    """Forget the runs of an activity that are still to come."""
+    connection.execute(run.delete().where(*_coming(activity_id, now)))
+
+
+def _coming(activity_id: int, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    return run.c.activity_id == activity_id, run.c.state == RunState.SCHEDULED, run.c.occurrence_at > now
+
+
 def move(
     connection: sa.Connection,
     /,
