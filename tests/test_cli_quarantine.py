@@ -119,3 +119,10 @@ def test_the_doctor_says_how_full_it_is(untouched: Path) -> None:
     assert [(each["state"], each["text"]) for each in found if each["about"] == "quarantine"] == [
         ("good", "3 reports, 0% of its budget; see `mailbound bounce quarantine`")
     ]
+
+
+def test_the_report_counts_what_a_person_has_to_read(untouched: Path) -> None:
+    lines = command.run("report", "bounces", "--since", "2026-11-01", config=untouched).out.splitlines()
+    assert "1 wish to unsubscribe without a token of ours (mailbound bounce quarantine)" in lines
+    found = command.run("report", "bounces", "--since", "2026-11-01", "--json", config=untouched).json
+    assert found["letters"] == {"wishes": 1, "ordinary": 0, "unrecognised": 0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,9 +15,11 @@ from mailbound.database import schema
 from mailbound.database.engine import Database
 from mailbound.database.reports import activities, bounces, domains, sent, timeline
 from mailbound.database.reports.bounces import By
+from mailbound.database.reports.letters import Letters
 from mailbound.database.tables import (
     change,
     delivery,
+    inbound_mail,
     opt_in,
     recipient_status,
     run,
@@ -95,6 +97,32 @@ def test_quarantined_and_undone_reports_do_not_count_but_are_told_of(world: Worl
 
     assert report.total.bounces == 3
     assert report.dispositions == {"applied": 1, "noted": 1, "held": 1, "quarantined": 2, "undone": 1}
+
+
+def test_what_a_person_has_to_read_is_counted_and_not_guessed_at(world: World) -> None:
+    def arrive(kind: str, fetched_at: datetime = NOW) -> None:
+        world.insert(
+            inbound_mail,
+            store_id=1,
+            uid=f"{next(world.mail)}",
+            sha256="0" * 64,
+            size_octets=1,
+            fetched_at=fetched_at,
+            state="read",
+            kind=kind,
+        )
+
+    for kind in ("ordinary", "ordinary", "unrecognised", "auto-reply", "bounce"):
+        arrive(kind)
+    arrive("ordinary", NOW - 3 * DAY)
+    for disposition in ("quarantined", "applied", "undone"):
+        world.say(None, "unsubscribe", action="unsubscribed", disposition=disposition)
+    activity_id = world.activity("spring")
+
+    lately = bounces.report(world.connection, sent.Scope(NOW - DAY, None)).letters
+    assert lately == Letters(wishes=1, ordinary=2, unrecognised=1)
+    assert bounces.report(world.connection).letters == Letters(wishes=1, ordinary=3, unrecognised=1)
+    assert bounces.report(world.connection, sent.Scope(None, activity_id)).letters is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from mailbound.cli import bars, terminal
 from mailbound.cli.bars import Bar, Styled
 from mailbound.database.reports import domains as domain_reports
 from mailbound.database.reports.bounces import By, Group, Report
+from mailbound.database.reports.letters import Letters
 from mailbound.model import Category, Disposition, Fault
 
 Column = tuple[str, Callable[[Group], Any]]
@@ -39,6 +40,8 @@ def bounces(report: Report, *, title: str) -> None:
         bars.line("Nothing bounced.")
     bars.line(_summary(report.total))
     _tell_dispositions(report.dispositions)
+    if report.letters is not None:
+        _tell_letters(report.letters)
 
 
 def reasons(groups: Sequence[Group], total: Group) -> None:
@@ -134,6 +137,20 @@ def _tell_dispositions(found: dict[str, int]) -> None:
         bars.line(f"{_number(undone)} undone and not counted", "bright_black")
 
 
+def _tell_letters(letters: Letters) -> None:
+    """Tell what a person has to read."""
+    if letters.wishes:
+        what = terminal.counted(letters.wishes, "wish", "wishes")
+        bars.line(f"{what} to unsubscribe without a token of ours (mailbound bounce quarantine)", "yellow")
+    if letters.ordinary:
+        bars.line(
+            f"{terminal.counted(letters.ordinary, 'mail')} by people (mailbound bounce list --kind ordinary)"
+        )
+    if letters.unrecognised:
+        what = terminal.counted(letters.unrecognised, "mail")
+        bars.line(f"{what} not understood (mailbound bounce list --kind unrecognised)", "yellow")
+
+
 def bounces_as_json(report: Report) -> dict[str, Any]:
     """Return the report as plain values."""
     groups = [plain(report.by, group, report.total) for group in report.groups]
@@ -148,6 +165,7 @@ def bounces_as_json(report: Report) -> dict[str, Any]:
             if name != report.by
         },
         "dispositions": report.dispositions,
+        "letters": report.letters,
     }
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mailbound.database.reports import sent
+from mailbound.database.reports import letters, sent
+from mailbound.database.reports.letters import Letters
 from mailbound.database.tables import activity, bounce, domain, run, store, tally
 from mailbound.model import Disposition, Kind
 
@@ -66,6 +67,7 @@ class Report:
     groups: list[Group]
     total: Group
     dispositions: dict[str, int]  # of everything that came, counted or not
+    letters: Letters | None = None  # what a person has to read; None for an activity
 
     @property
     def others(self) -> Group | None:
@@ -93,7 +95,7 @@ def report(
             groups = _with_domains(connection, scope, groups)
     else:
         groups = _few(connection, scope, by)[:limit]
-    return Report(by, groups, total, _dispositions(connection, scope))
+    return Report(by, groups, total, _dispositions(connection, scope), letters.of(connection, scope))
 
 
 def by_reason(connection: sa.Connection, run_id: int) -> list[Group]:
