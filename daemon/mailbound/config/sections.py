@@ -153,7 +153,7 @@ class Guard(Section):
     """`[guard]`: when bounces are so many and so alike that an operator must look before they count."""
 
     window: PositiveDuration = timedelta(days=1)
-    count: Count = 50
+    count: Count = 20
     run_share: Share = 0.20
     alike_share: Share = 0.05
     domain_share: Share = 0.50
