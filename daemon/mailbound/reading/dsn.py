@@ -115,9 +115,10 @@ def split(text: str) -> list[Fields]:
 
 def typed(value: str) -> tuple[str, str]:
     """Split `type; value` (RFC 3464 §2.1.2). The type is lower case, "" if missing."""
-    kind, semicolon, rest = value.partition(";")
-    if semicolon and _TYPE.match(kind.strip()):
-        return kind.strip().lower(), rest.strip()
+    stated, semicolon, rest = value.partition(";")
+    kind = stated.strip()
+    if semicolon and _TYPE.match(kind):
+        return kind.lower(), rest.strip()
     return "", value.strip()
 
 
@@ -126,7 +127,8 @@ def recipient_address(value: str) -> str:
 
     Angle brackets and comments are dropped; the `utf-8` forms (RFC 6533 §3) and xtext (RFC 3461 §4) are undone.
     """
-    kind, text = typed(_CUT_ESCAPE.sub("", value[:ADDRESS_LIMIT]))
+    value = value[:ADDRESS_LIMIT]
+    kind, text = typed(_CUT_ESCAPE.sub("", value) if "\\" in value else value)
     if kind == "utf-8" or "\\x{" in text:
         text = _UNITEXT.sub(_character, text)
     if "@" not in text and "+40" in text:

@@ -93,7 +93,7 @@ class Mail:
     @Once
     def leaves(self) -> tuple[Part, ...]:
         """Return the parts that are no multiparts; none from inside an embedded message."""
-        return tuple(self.part.leaves())
+        return tuple(self.part.leaves()) if self.part.parts else (self.part,)
 
     @Once
     def subject(self) -> str:
@@ -188,7 +188,7 @@ class Mail:
         for part in self.leaves:
             if left <= 0 or part.content_type in RETURNED_TYPES or (texts and returned.is_header(part.text)):
                 break
-            if part.text.strip():
+            if part.text and not part.text.isspace():
                 texts.append(part.text)
                 left -= len(part.text)
         return self._cut("\n".join(texts)[:WORDS_LIMIT])[0]

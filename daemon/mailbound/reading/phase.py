@@ -27,15 +27,9 @@ _ANSWERED = re.compile(
     rf"\b(?:in reply to|(?:error|server|replied|responded) (?:\S+ ){{0,6}}(?:after|for|following|to)|during|stage:) "
     rf"(?:sending |pipelined |the ){{0,3}}{_COMMAND}"
 )
-_ANSWERS = (
-    "in reply to",
-    "error ",
-    "server ",
-    "replied ",
-    "responded ",
-    "during",
-    "stage:",
-)  # quicker to look for
+_ANSWERS = ("in reply to", "error ", "server ", "replied ", "responded ", "during", "stage:")
+"""The words one of which is before each step: they are found in no time."""
+
 _MARKED = re.compile(r"\[(?P<step>mail|rcpt|data)_?(?:from|to)?\]\s*\Z")
 _TRANSCRIPT = re.compile(
     r"(?:>>>|sent:|-->)\s*(?P<step>ehlo|helo|mail|rcpt|data)\b[^\n]{0,300}\n\s*(?:<<<|received:|<--)\s*[45]"
@@ -53,8 +47,14 @@ _STEPS = {
 
 def told(text: str) -> Phase | None:
     """Return the phase that `text`, in lower case, names as refused; None if it names none."""
-    match = _ANSWERED.search(text) if any(word in text for word in _ANSWERS) else None
-    match = match or _MARKED.search(text)
+    match = _answered(text) or _MARKED.search(text)
     if match is None and (">>>" in text or "-->" in text or "sent:" in text):
         match = _TRANSCRIPT.search(text)
     return _STEPS.get(match["step"], Phase.END) if match else None
+
+
+def _answered(text: str) -> re.Match[str] | None:
+    for word in _ANSWERS:
+        if word in text:
+            return _ANSWERED.search(text)
+    return None
