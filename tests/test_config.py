@@ -486,3 +486,13 @@ def test_show_and_explain_print_what_they_are_asked_for(tmp_path, name):
     path = write(tmp_path, GOOD)
     result = CliRunner().invoke(command.app, [name], obj=path)
     assert result.stdout == getattr(config, name)(config.load(path))
+
+
+def test_rates_by_domain_are_shown_as_they_can_be_loaded_again(tmp_path):
+    text = GOOD + '[sending]\ndomain_rates = { "Example.COM" = 5, "example.net" = 0.5, "example.org" = 0 }\n'
+    loaded = config.load(write(tmp_path, text))
+    assert loaded.sending.domain_rates == {"example.com": 5, "example.net": 0.5, "example.org": 0}
+    again = config.load(write(tmp_path, config.show(loaded)))
+    assert again.sending.domain_rates == loaded.sending.domain_rates
+    said = "example.com 5 a second, example.net 0.5 a second, example.org any number"
+    assert said in " ".join(config.explain(loaded).split())

@@ -19,7 +19,6 @@ from typing import Any, get_args
 import pytest
 import typer
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 import command as program
 from mailbound import cli, lifecycle, segment, simulator
@@ -233,9 +232,10 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 def _default(model: type[BaseModel], name: str, key: Any) -> str:
     if name == "port" and issubclass(model, accounts.Account):
         return ", ".join(f"{port} ({tls})" for tls, port in model.usual_ports.items())
-    if key.default is PydanticUndefined:
+    if key.is_required():
         return "required"
-    return "unset" if key.default is None else f"`{rendering._written(key.default, key)}`"
+    default = key.get_default(call_default_factory=True)
+    return "unset" if default is None else f"`{rendering._written(default, key)}`"
 
 
 def test_every_key_of_the_configuration_stands_there_with_its_default_and_meaning():

@@ -189,7 +189,8 @@ class _Service:
         for name, store in self._settings.stores.items():
             new = name not in self._paces
             pace = self._paces.setdefault(name, pacing.Pace(store.outbound.connections))
-            rates = pacing.Rates(store.outbound.rate, self._settings.sending.domain_rate)
+            sending = self._settings.sending
+            rates = pacing.Rates(store.outbound.rate, sending.domain_rate, sending.domain_rates)
             # The others hear of a new node at their next heartbeat, and go on as before until then.
             pace.change(rates, alive, now, owing=BEAT_SECONDS if new and alive > 1 else 0.0)
             pace.concurrency.change(store.outbound.connections, now)

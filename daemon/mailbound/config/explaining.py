@@ -121,7 +121,11 @@ def _sending(sending: Sending) -> Iterator[str]:
     else:
         yield "What comes back, even softly, is not sent again."
     limit = f"{sending.domain_rate:g} messages a second" if sending.domain_rate else "any number of messages"
-    yield f"One recipient domain gets {limit}."
+    named = ", ".join(
+        f"{domain} {f'{rate:g} a second' if rate else 'any number'}"
+        for domain, rate in sending.domain_rates.items()
+    )
+    yield f"One recipient domain gets {limit}{f'; of those that are named: {named}' if named else ''}."
     yield f"A daemon that is stopped waits up to {_time(sending.drain)} for replies to final dots."
 
 

@@ -119,6 +119,23 @@ def rate(value: object) -> float:
     return float(value)
 
 
+def domain_rates(value: object) -> dict[str, float]:
+    """Return rates by domain, in lower case."""
+    if not isinstance(value, dict):
+        raise ValueError(  # noqa: TRY004 - pydantic takes it for a fault of the value only so
+            f'{quote(value)} is no table; write {{ "example.com" = 5 }}'
+        )
+    rates = {}
+    for domain, per_second in value.items():
+        if is_ip(host(domain)):
+            raise ValueError(f"{quote(domain)} is no domain of recipients")
+        try:
+            rates[domain.lower()] = rate(per_second)
+        except ValueError as wrong:
+            raise ValueError(f"{domain}: {wrong}") from None
+    return rates
+
+
 def share(value: object) -> float:
     """Return a share of a whole, 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:

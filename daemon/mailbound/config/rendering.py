@@ -29,7 +29,9 @@ def _lines(place: str, section: Section) -> Iterator[str]:
         key, value = field.alias or name, getattr(section, name)
         if isinstance(value, Section):
             inner.append((key, value))
-        elif isinstance(value, dict):
+        elif (
+            isinstance(value, dict) and all(isinstance(table, Section) for table in value.values()) and value
+        ):
             inner += ((f"{key}.{store}", table) for store, table in value.items())
         elif value is None:
             yield f"# {key} is unset"
@@ -39,7 +41,7 @@ def _lines(place: str, section: Section) -> Iterator[str]:
         yield from _lines(f"{place}.{key}" if place else key, table)
 
 
-def _written(value: object, field: FieldInfo) -> str:
+def _written(value: object, field: FieldInfo) -> str:  # noqa: PLR0911 - one for each type
     if field.json_schema_extra == WRITTEN_AS_SIZE and isinstance(value, int):
         return f'"{quantities.write_size(value)}"'
     match value:
@@ -49,6 +51,9 @@ def _written(value: object, field: FieldInfo) -> str:
             return f'"{key}"'
         case tuple():
             return f"[{', '.join(_written(word, field) for word in value)}]"
+        case dict():
+            pairs = (f"{json.dumps(name)} = {_written(each, field)}" for name, each in value.items())
+            return "{" + ", ".join(pairs) + "}"
         case bool():
             return str(value).lower()
         case float():

@@ -29,6 +29,7 @@ from mailbound.config.section import (
     Finding,
     PositiveDuration,
     Rate,
+    RateByDomain,
     Section,
     Share,
     Size,
@@ -131,6 +132,7 @@ class Sending(Section):
     resend_soft: Times = 0
     resend_every: PositiveDuration = timedelta(days=1)
     domain_rate: Rate = 0.0
+    domain_rates: RateByDomain = Field(default_factory=dict)
     drain: Duration = timedelta(seconds=30)
 
     def _faults(self) -> Iterator[Finding]:
