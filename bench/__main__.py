@@ -23,6 +23,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from rich.console import Console
 
 import composing
+import draining
 import fetching
 import figures
 import history
@@ -42,6 +43,7 @@ MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "composing": composing.measure,
     "postfix": postfix.measure,
     "fetching": fetching.measure,
+    "draining": draining.measure,
     "nodes": nodes.measure,
     "million": million.measure,
     "history": history.measure,

@@ -18,7 +18,7 @@ def watch(pid: int, profile: Path | None) -> subprocess.Popen[bytes] | None:
     form = "flamegraph" if profile.suffix == ".svg" else "speedscope"
     command = ["record", "--gil", "--pid", str(pid), "--output", str(profile), "--format", form]
     return subprocess.Popen(
-        [str(Path(sys.executable).with_name("py-spy")), *command, "--rate", "200"], stdout=sys.stderr
+        [str(Path(sys.executable).with_name("py-spy")), *command, "--rate", "100"], stdout=sys.stderr
     )
 
 

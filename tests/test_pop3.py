@@ -82,7 +82,7 @@ def in_simulator(work, *contents, **options):
 def test_every_mail_is_listed_with_its_number_uid_and_size():
     async def work(simulator):
         async with session(simulator.pop3_port) as mailbox:
-            return await mailbox.list()
+            return list(await mailbox.list())
 
     items = in_simulator(work, b"A: 1\r\n\r\none\r\n", b"A: 2\r\n\r\n")
     assert items == [Item(1, "00000001", 13), Item(2, "00000002", 8)]
@@ -352,6 +352,30 @@ def test_without_capa_commands_go_one_by_one():
     fetched, _, heard = run_script({"CAPA": b"-ERR unknown\r\n"})
     assert [one.uid for one in fetched] == ["first", "second"]
     assert heard[-2:] == ["RETR 1", "RETR 2"]
+
+
+@pytest.mark.parametrize(
+    ("uidl", "expected"),
+    [
+        pytest.param(b"1 one\r\n2 two\r\n3 three\r\n", ["one", "two", "three"], id="the same order"),
+        pytest.param(b"3 three\r\n1 one\r\n2 two\r\n", ["one", "two", "three"], id="another order"),
+        pytest.param(b"1 one\r\n3 three\r\n", ["one", "", "three"], id="one is missing"),
+        pytest.param(b"1 one\r\n2 two\r\n3 three\r\n4 four\r\n", ["one", "two", "three"], id="one too many"),
+    ],
+)
+def test_each_mail_has_its_own_uid_whatever_the_order(uidl, expected):
+    script = {
+        "LIST": b"+OK\r\n1 10\r\n2 20\r\n3 30\r\n.\r\n",
+        "UIDL": b"+OK\r\n" + uidl + b".\r\n",
+    }
+
+    async def run():
+        async with ScriptedPop3(script) as server, session(server.port) as mailbox:
+            return await mailbox.list()
+
+    items = asyncio.run(run())
+    assert list(items) == [Item(number, uid, 10 * number) for number, uid in enumerate(expected, 1)]
+    assert items[1:] == list(items)[1:]
 
 
 @pytest.mark.parametrize(

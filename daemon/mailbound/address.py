@@ -58,7 +58,7 @@ def normalise(text: str) -> Address:
 
 def same(one: Address | str, other: Address | str) -> bool:
     """Tell whether both are one address. Local parts differ by case in theory only (RFC 5321 §2.4)."""
-    return key(one) == key(other)
+    return str(one).lower() == str(other).lower() or key(one) == key(other)
 
 
 def key(address: Address | str) -> str:

@@ -14,6 +14,7 @@ run by `breaker`.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -122,8 +123,11 @@ def gist(text: str, address: str = "") -> str:
 
 
 def _common(word: str, local: str) -> str:
-    if word in {local, normal.SOMEONE}:
-        return "someone"
+    return "someone" if word in {local, normal.SOMEONE} else _kind_of(word)
+
+
+@functools.lru_cache(4096)  # the replies of one campaign have few words
+def _kind_of(word: str) -> str:
     if _CODE.fullmatch(word):
         return word
     if "." in word or "/" in word:

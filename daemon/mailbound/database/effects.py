@@ -27,17 +27,20 @@ def write(
     if not recorded:
         return {}
     now = recorded[0][1].finding.at
-    causes = [
-        replace(
-            cause or Cause(each.finding.kind), bounce_id=bounce_id, rule_version=each.finding.rule_version
-        )
-        for bounce_id, each in recorded
+    judged = [
+        (each, _caused(number, each.finding, cause))
+        for number, each in recorded
+        if each.decision.status is not None or each.decision.opt_out is not None
     ]
-    judged = [each for _, each in recorded]
     states = _move(connection, recorded, now=now)
-    changes.set_statuses(connection, _standings(judged, causes), now=now)
-    changes.set_opt_ins(connection, _wishes(connection, judged, causes), now=now)
+    changes.set_statuses(connection, _standings(judged), now=now)
+    changes.set_opt_ins(connection, _wishes(connection, judged), now=now)
     return states
+
+
+def _caused(bounce_id: int, finding: Finding, cause: Cause | None) -> Cause:
+    cause = cause or Cause(finding.kind)
+    return replace(cause, bounce_id=bounce_id, rule_version=finding.rule_version)
 
 
 def erased(connection: sa.Connection, judged: Sequence[Judged]) -> set[int]:
@@ -81,21 +84,24 @@ def _resend_at(connection: sa.Connection, judged: Judged) -> datetime | None:
     return at if target.expires_at is None or at < target.expires_at else None
 
 
-def _standings(judged: Sequence[Judged], causes: Sequence[Cause]) -> list[Standing]:
+_Caused = tuple[Judged, Cause]
+
+
+def _standings(judged: Sequence[_Caused]) -> list[Standing]:
     """Return the statuses that addresses get."""
     return [
         Standing(each.target.address_id, new.status, new.category or "", new.until, cause)
-        for each, cause in zip(judged, causes, strict=True)
+        for each, cause in judged
         if each.target is not None and (new := each.decision.status) is not None
     ]
 
 
-def _wishes(connection: sa.Connection, judged: Sequence[Judged], causes: Sequence[Cause]) -> list[Wish]:
+def _wishes(connection: sa.Connection, judged: Sequence[_Caused]) -> list[Wish]:
     """Return the opt-outs that follow."""
-    hard = [each.target for each in judged if _is_hard(each) and each.target is not None]
+    hard = [each.target for each, _ in judged if _is_hard(each) and each.target is not None]
     wanting = _wanting(connection, hard)
     wishes = []
-    for each, cause in zip(judged, causes, strict=True):
+    for each, cause in judged:
         source = each.decision.opt_out
         store_id = each.target.store_id if each.target else each.finding.store_id
         if source is None or each.recipient_id is None or store_id is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import random
@@ -146,21 +147,28 @@ class Fetcher:
         """Fetch, keep, and only then delete, batch by batch; return whether to go on at once in another session."""
         items = await mailbox.list()
         self._tell(mailbox.doubts)
-        new = list(items) if self._parts.delete else await self._new(items)
-        # What we could not get or delete stops nothing else.
-        new.sort(key=lambda item: _name(item) in self._withheld)
+        new = items if self._parts.delete else await self._new(items)
         before = len(self._withheld)
         progress = False
         until = time.monotonic() + _SESSION_SECONDS
         done = 0
-        for batch in _batches(new[:_SESSION_MAILS]):
+        for batch in _batches(itertools.islice(self._in_turn(new), _SESSION_MAILS)):
             progress |= await self._batch(mailbox, batch)
             done += len(batch)
             if self._is_full() or time.monotonic() > until:
                 break
-        self._withheld &= {_name(item) for item in items}
+        if self._withheld:
+            self._withheld &= {_name(item) for item in items}
         progress |= len(self._withheld) > before
         return progress and done < len(new) and not self._full
+
+    def _in_turn(self, items: Sequence[Item]) -> Iterator[Item]:
+        """Yield the items with those last that we could not get or delete before: they stop nothing else."""
+        withheld = frozenset(self._withheld)
+        if not withheld:
+            return iter(items)
+        others = (item for item in items if _name(item) not in withheld)
+        return itertools.chain(others, (item for item in items if _name(item) in withheld))
 
     async def _batch(self, mailbox: Mailbox, batch: Sequence[Item]) -> bool:
         """Fetch some mails, keep them, and only then delete them; return whether that changed anything."""
@@ -260,7 +268,7 @@ def _name(item: Item) -> str:
     return item.uid or f"of {item.size_octets} octets"
 
 
-def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+def _batches(items: Iterable[Item]) -> Iterator[Sequence[Item]]:
     """Yield the items in order, as many at once as may lie in memory."""
     batch: list[Item] = []
     octets = 0

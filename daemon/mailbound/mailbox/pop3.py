@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from mailbound.mailbox import Fetched, Item, SessionError, Trouble, tls
+from mailbound.mailbox import Fetched, Item, SessionError, Trouble, listing, tls
+from mailbound.mailbox.listing import Listing
 from mailbound.mailbox.pop3_client import Pop3Client, UnfitReplyError
 
 # Where the server allows it, so many commands are under way at once, or mails of so many octets (RFC 2449 §6.6). It
@@ -202,30 +203,34 @@ class Pop3Mailbox:
                 client.pass_(account.password)
 
     def _list(self) -> Sequence[Item]:
-        sizes = dict(_numbered(self._client.listing("LIST")))
+        sizes = self._client.listing("LIST")
         try:
-            uids = dict(_numbered(self._client.listing("UIDL")))
+            uids = self._client.listing("UIDL")
         except poplib.error_proto:  # it is optional
-            uids = self._names(list(sizes)) if self._account.keeps else {}
-        return [Item(number, uids.get(number, ""), int(size)) for number, size in sizes.items()]
+            numbers = [number for number, _ in listing.numbered(sizes)] if self._account.keeps else []
+            uids = b"".join(b"%d %s\r\n" % (number, name) for number, name in self._names(numbers))
+        return Listing(sizes, uids)
 
-    def _names(self, numbers: Sequence[int]) -> dict[int, str]:
-        """Return hashes of the headers, which carry when and how each mail came; {} where TOP is not to be had."""
-        names: dict[int, str] = {}
+    def _names(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield hashes of the headers, which carry when and how each mail came; none where TOP is not to be had."""
         for start in range(0, len(numbers), self._window):
             some = numbers[start : start + self._window]
             self._client.request([f"TOP {number} 0" for number in some])
-            for number in some:
-                with contextlib.suppress(poplib.error_proto):
-                    self._client.reply()
-                    header, _ = self._client.body(
-                        _HEADER_OCTETS, _SLACK_OCTETS + 16 * self._account.max_size_octets
-                    )
-                    names[number] = hashlib.sha256(header).hexdigest()
-            if not names:
+            headers = [(number, header) for number in some if (header := self._header()) is not None]
+            for number, header in headers:
+                yield number, hashlib.sha256(header).hexdigest().encode()
+            if not headers:
                 self.doubts = (_NAMELESS,)
-                break
-        return names
+                return
+
+    def _header(self) -> bytes | None:
+        """Return the next header, or None if it is refused."""
+        try:
+            self._client.reply()
+        except poplib.error_proto:
+            return None
+        most = 16 * self._account.max_size_octets + _SLACK_OCTETS
+        return self._client.body(_HEADER_OCTETS, most)[0]
 
     def _fetch(self, waiting: deque[Item], asked: deque[Item]) -> Sequence[Fetched]:
         """Fetch some of the mails that were asked for, once more of those that wait were; or one large one."""
@@ -289,15 +294,6 @@ class Pop3Mailbox:
                     self._client.reply()
                 except poplib.error_proto as error:
                     self.refused.append((item, str(error)))
-
-
-def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Yield the pairs of a listing (RFC 1939 §5, §7)."""
-    for line in lines:
-        number, value, *_ = [*line.split(), "", ""]
-        if not (number.isascii() and number.isdigit() and value):
-            raise UnfitReplyError(f"this is no line of a listing: {line[:80]!r}")
-        yield int(number), value
 
 
 @contextlib.contextmanager

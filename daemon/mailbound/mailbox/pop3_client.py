@@ -91,7 +91,7 @@ class Pop3Client(poplib.POP3):
     def capabilities(self) -> dict[str, list[str]]:
         """Return what the server can do, with arguments (RFC 2449 §5); {} if it does not say."""
         try:
-            lines = self.listing("CAPA")
+            lines = self.listing("CAPA").decode("utf-8", "replace").split("\r\n")
         except poplib.error_proto:
             return {}
         words = [line.split() for line in lines]
@@ -102,13 +102,13 @@ class Pop3Client(poplib.POP3):
         self.request([line])
         return self.reply()
 
-    def listing(self, line: str) -> list[str]:
-        """Return the lines of the reply to a command."""
+    def listing(self, line: str) -> bytes:
+        """Return the body of the reply to a command, whose lines end with CRLF."""
         self.command(line)
         content, truncated = self.body(_MAX_LISTING_OCTETS, _MAX_LISTING_OCTETS)
         if truncated:
             raise UnfitReplyError(f"the reply to {line} does not end")
-        return content.decode("utf-8", "replace").split("\r\n")[:-1]
+        return content
 
     def request(self, lines: list[str]) -> None:
         """Send commands, each of whose replies is then to be read, in order, behind those of earlier ones."""
