@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import command
-from mailbound.inbound import bounds
-from mailbound.inbound.bounds import Unreadable
+from mailbound import bounds
+from mailbound.bounds import Unreadable
 
 ELSEWHERE = Path("/nowhere/config.toml")
 
@@ -67,6 +68,17 @@ def test_a_mail_that_is_too_much_is_told_on_one_line(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert said == f"{path} is too much to read: MemoryError"
+
+
+def test_of_many_mails_the_others_are_read(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("disk.img", "mail.eml")]
+    paths[0].touch()
+    os.truncate(paths[0], 1 << 40)
+    paths[1].write_bytes(b"From: a@x.example\n\nHello\n")
+    done = command.run("bounce", "read", stdin="\n".join(map(str, paths)).encode())
+    first, second = map(json.loads, done.out.splitlines())
+    assert first["error"] == f"{paths[0]} is no mail: it is larger than 100 MiB"
+    assert second["kind"] == "ordinary"
 
 
 def test_a_file_of_any_size_is_no_mail(tmp_path: Path) -> None:

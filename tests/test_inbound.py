@@ -21,11 +21,11 @@ import sqlalchemy as sa
 
 import inbox
 from mailbound import mailbox
+from mailbound.bounds import Unreadable
 from mailbound.database import inbound_mail, leases, nodes, tables
 from mailbound.database.engine import Database
 from mailbound.errors import DatabaseError, MailboxError
 from mailbound.inbound import Fetcher, Reader
-from mailbound.inbound.bounds import Unreadable
 from mailbound.mailbox import pop3
 from mailbound.model import Kind
 from mailbound.reading import Report

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mailbound.inbound import bounds
+from mailbound import bounds
 from mailbound.reading import dsn, layout, naming, read, structure
 from mailbound.reading import mail as mail_module
 from mailbound.reading.mail import Mail

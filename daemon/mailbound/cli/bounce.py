@@ -38,7 +38,7 @@ def read() -> None:
     Their paths stand on standard input, one a line. Nothing is recorded and no configuration is needed: this
     shows how a mail is understood. A file that cannot be read has an `error` instead; the exit status is then 2.
     """
-    from mailbound import classify
+    from mailbound import bounds, classify
 
     rules = classify.Rules.load()
     unread = 0
@@ -48,7 +48,7 @@ def read() -> None:
             continue
         try:
             said = _understood(Path(path), rules)
-        except InputError as error:
+        except (InputError, bounds.Unreadable) as error:
             said, unread = {"error": str(error)}, unread + 1
         print(jsonlib.dumps({"path": path, **said}), flush=True)
     if unread:
@@ -56,10 +56,12 @@ def read() -> None:
 
 
 def _understood(path: Path, rules: classify.Rules) -> dict[str, Any]:
-    from mailbound import classify, reading
+    from mailbound import bounds, classify, reading
     from mailbound.model import Action, Fault
 
-    report = reading.read(explaining.content_of(path))
+    content = explaining.content_of(path)
+    with bounds.kept(str(path)):
+        report = reading.read(content)
     recipients = []
     for recipient in report.recipients:
         if recipient.action not in {Action.FAILED, Action.DELAYED}:

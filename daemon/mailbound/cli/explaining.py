@@ -69,9 +69,8 @@ def explain(
     What was used of the mail is marked in it. Nothing is recorded. A file can be explained without a configuration,
     too; then nobody can tell whether its tokens are ours.
     """
-    from mailbound import reading
+    from mailbound import bounds, reading
     from mailbound.database import kept as kept_mails
-    from mailbound.inbound import bounds
     from mailbound.reading import marks
 
     number = int(mail) if mail.isdecimal() and not Path(mail).exists() else None

@@ -63,9 +63,9 @@ def replay(
 def _replay(
     context: typer.Context, connection: sa.Connection, rules: Any, start: datetime | None, name: str
 ) -> list[Difference]:
-    from mailbound import config, reading
+    from mailbound import bounds, config, reading
     from mailbound.database import inbound_mail, replaying, token_keys
-    from mailbound.inbound import bounds, findings
+    from mailbound.inbound import findings
 
     limits = config.load(context.obj).policy
     keys = token_keys.verifying(connection)

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from mailbound import reading
-from mailbound.inbound.bounds import MEMORY_OCTETS, SECONDS, Unreadable
+from mailbound.bounds import MEMORY_OCTETS, SECONDS, Unreadable
 from mailbound.reading import Report
 from mailbound.reading.structure import SIZE_LIMIT
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 import structlog
 
 from mailbound import classify, tokens
+from mailbound.bounds import Unreadable
 from mailbound.config import Policy
 from mailbound.database import bounces, erasing, inbound_mail, token_keys
 from mailbound.database.bounces import Finding, Recorded
@@ -22,7 +23,6 @@ from mailbound.database.inbound_mail import Understood, Unread
 from mailbound.database.leases import Lease
 from mailbound.errors import DatabaseError
 from mailbound.inbound import findings
-from mailbound.inbound.bounds import Unreadable
 from mailbound.inbound.findings import Arrived
 from mailbound.inbound.reader import Reader
 from mailbound.model import Kind
