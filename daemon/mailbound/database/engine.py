@@ -63,8 +63,10 @@ class Database:
             with contextlib.suppress(OSError):  # why not is said by whoever connects
                 create(self.url.database or "")
             self._reader = sa.create_engine(self.url, **_options(self.url))
-            _prepare_sqlite(self._writer, begin="BEGIN IMMEDIATE", checkpoints=checkpoints)
-            _prepare_sqlite(self._reader, begin="BEGIN", checkpoints=False)
+            _prepare_sqlite(self._writer, begin="BEGIN IMMEDIATE", checkpoints=checkpoints, cache_kib=16_384)
+            _prepare_sqlite(
+                self._reader, begin="BEGIN", checkpoints=False, cache_kib=2_048
+            )  # one for each thread
         elif checkpoints:
             _prepare_postgresql(self._writer)
         self._held = (
@@ -271,12 +273,12 @@ def _prepare_postgresql(engine: sa.Engine) -> None:
         connection.commit()
 
 
-def _prepare_sqlite(engine: sa.Engine, *, begin: str, checkpoints: bool) -> None:
+def _prepare_sqlite(engine: sa.Engine, *, begin: str, checkpoints: bool, cache_kib: int) -> None:
     pragmas = (
         "PRAGMA journal_mode = WAL",
         "PRAGMA synchronous = FULL",
         "PRAGMA foreign_keys = ON",
-        "PRAGMA cache_size = -16384",
+        f"PRAGMA cache_size = -{cache_kib}",
         "PRAGMA temp_store = MEMORY",
         f"PRAGMA wal_autocheckpoint = {1000 if checkpoints else 0}",
     )
