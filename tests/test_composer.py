@@ -8,11 +8,14 @@ from email import policy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mailbound import tokens
 from mailbound.config import Inbox, Outbound, Store, Web
 from mailbound.database.deliveries import Claimed
 from mailbound.outbound.composer import Frame, compose
+from mailbound.relay import body
 from mailbound.template import Template, TemplateFault
 from mailbound.tokens import Key, Purpose
 from world import NOW
@@ -104,6 +107,31 @@ def test_a_store_with_a_from_of_its_own_names_the_sender() -> None:
     assert message["From"].addresses[0].addr_spec == "bounces@example.com"
     assert message["Sender"] is None
     assert message["Reply-To"].addresses[0].addr_spec == "hello@example.com"
+
+
+@given(
+    st.text(st.sampled_from(".\r\n\t x=ü"), max_size=60),
+    st.text(st.sampled_from(".\r\n\t x=ü"), max_size=60),
+    st.binary(max_size=60),
+)
+def test_a_letter_that_says_it_is_clean_holds_nothing_that_a_relay_could_mistake(
+    around, value, octets
+) -> None:
+    files = {
+        "subject.txt": b"{{ town }}",
+        "text.txt": f"{around}{{{{ town }}}}{around}".encode(),
+        "html.html": f"<p>{around}{{{{ town }}}}{around}</p>".encode(),
+        "inline/a.png": octets,
+        "attachments/.b.pdf": octets,
+    }
+    frame = Frame.of(
+        Template("spring", files), key=KEY, day=DAY, store=store(), store_id=2, activity="spring", web=Web()
+    )
+    claimed = Claimed(42, 1, 7, 1, "example.org", None, "R7", "a@example.org", "A", "", {"town": value})
+    made = compose(frame, claimed, now=NOW)
+    assert made.clean
+    assert body.stuffed(made.content) is made.content
+    assert body.with_crlf(made.content) is made.content
 
 
 def test_a_template_sees_the_recipient_and_what_everybody_has() -> None:
