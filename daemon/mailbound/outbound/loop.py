@@ -174,7 +174,8 @@ class Outbound:
         while (room := ahead - self._queue.qsize()) < ahead // 2 and not stopping.is_set():
             if self._is_down:
                 return 0
-            await self._sleep(0.002, stopping)
+            await asyncio.sleep(0.002)
+            self.ticked_at = time.monotonic()
         return room
 
     async def _feed_run(self, run: Run, activity: Activity, *, limit: int, stopping: asyncio.Event) -> int:
