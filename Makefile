@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
 # What the tests run for real; the end of the list is for tests of the service and of previews.
-SERVERS := postfix dovecot-core dovecot-imapd dovecot-lmtpd dovecot-pop3d postgresql openssl iproute2 strace systemd chromium
+SERVERS := postfix dovecot-core dovecot-imapd dovecot-lmtpd dovecot-pop3d postgresql openssl iproute2 strace faketime systemd chromium
 
 # Servers that change their user need root. An ordinary user is root in a user namespace.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --map-auto --)
