@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from servers.mailnet import MailNet
 from servers.postgres import Postgres
 
-settings.register_profile("long", max_examples=3000)  # by `pytest --hypothesis-profile=long`, for the patient
+# The machine may be busy, and no test is about how fast it is.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "long", settings.get_profile("here"), max_examples=3000
+)  # --hypothesis-profile=long
+settings.load_profile("here")
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,9 @@ async def _heartbeat() -> AsyncIterator[list[float]]:
         beats.append(time.monotonic())
 
 
+pytestmark = pytest.mark.timeout(300)  # whoever comes first waits for all the bombs to be read
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], list[Any], float]]:
     """Return what became of each bomb, of the reports between them, and the longest pause of the loop."""
