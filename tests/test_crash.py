@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,37 @@ def test_a_kill_at_a_commit_leaves_in_doubt_only_what_was_marked(
         assert sent_before <= box.counts("spring")["accepted"] + in_doubt
         _finish(box)
         _check(box, relay, in_doubt="resend")
+
+
+_TEARS: dict[str, Callable[[bytes], bytes]] = {
+    "in its last frame": lambda log: log[:-1000],
+    "a third is gone": lambda log: log[: len(log) * 2 // 3],
+    "its end is noise": lambda log: log[:-6000] + random.Random(_SEED).randbytes(6000),
+}
+
+
+@pytest.mark.parametrize("tear", _TEARS.values(), ids=_TEARS)
+def test_a_log_that_lost_its_end_with_the_power_forgets_nobody(
+    tmp_path: Path, sqlite_url: str, tear: Callable[[bytes], bytes]
+) -> None:
+    """SQLite goes back to the last commit that is whole, and who was sent to since then is sent to again."""
+    with _run_to_be(tmp_path, sqlite_url) as (box, relay):
+        box.database.release()  # so that only the daemon's own transactions are in the log
+        _kill_at(_IN_DOUBT["accepted, reply passed"], box, "smtp", relay)
+        box.launch()
+        box.ended()
+        sent = len(relay.ledger())
+        _copy_database(tmp_path, tmp_path / "disk")
+        (tmp_path / "disk" / "mailbound.db-shm").unlink()  # it was in memory
+        log = tmp_path / "disk" / "mailbound.db-wal"
+        log.write_bytes(tear(log.read_bytes()))
+        with Box(tmp_path / "disk", connections=_CONNECTIONS, **relay.settings) as after:
+            _finish(after)
+            assert after.counts("spring") == {"accepted": _PEOPLE}
+            times = Counter(address for _, address in relay.ledger())
+            assert set(times) == set(_ADDRESSES.values())
+            assert sum(times.values()) <= _PEOPLE + sent
+            _check_database(after)
 
 
 def _launch_doomed(box: Box, call: str) -> None:
