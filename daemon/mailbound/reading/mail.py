@@ -83,8 +83,8 @@ class Mail:
 
     @Once
     def _is_single(self) -> bool:
-        stated = self.headers.get("content-type").lower()
-        return self.part.content_type.startswith("text/") and "report" not in stated
+        is_text = self.part.content_type.startswith("text/")
+        return is_text and "report" not in self.headers.get("content-type").lower()
 
     @Once
     def _small(self) -> bytes:

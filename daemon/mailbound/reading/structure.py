@@ -180,11 +180,13 @@ class Part:
 
     def leaves(self) -> Iterator[Part]:
         """Yield the parts that are no multiparts, in order. Never looks into an embedded message."""
-        if self.parts:
-            for part in self.parts:
-                yield from part.leaves()
-        else:
+        if not self.parts:
             yield self
+        for part in self.parts:
+            if part.content_type.startswith("multipart/"):
+                yield from part.leaves()
+            else:
+                yield part
 
     @Once
     def content(self) -> bytes:
@@ -250,7 +252,7 @@ def field_values(block: bytes, name: bytes) -> list[str]:
 
 def decoded(body: bytes, encoding: str) -> bytes:
     """Return `body` with a Content-Transfer-Encoding undone (RFC 2045 §6), as far as it goes."""
-    word = encoding.partition(";")[0].strip().lower()
+    word = encoding.partition(";")[0].strip().lower() if encoding else ""
     if word == "quoted-printable":
         return binascii.a2b_qp(body)
     if word == "base64":
