@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from mailbound.reading import phrases
 from mailbound.reading.mail import Mail
@@ -61,5 +62,10 @@ def signs(mail: Mail) -> Iterator[str]:
 
 def is_absence(mail: Mail) -> bool:
     """Tell whether its subject is that of an automatic reply."""
-    begins = _TO_WORDS.match(mail.small_subject)
-    return bool(phrases.ABSENCE_SUBJECT.match(mail.small_subject[:300], begins.end() if begins else 0))
+    return _tells_of_absence(mail.small_subject[:300])
+
+
+@lru_cache(maxsize=1024)  # the reports of a day have few subjects
+def _tells_of_absence(subject: str) -> bool:
+    begins = _TO_WORDS.match(subject)
+    return bool(phrases.ABSENCE_SUBJECT.match(subject, begins.end() if begins else 0))
