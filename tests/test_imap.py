@@ -405,10 +405,23 @@ def test_without_idle_a_session_does_not_last():
     assert "IDLE" in doubts[0]
 
 
+@pytest.mark.parametrize("refusal", [b"TAG NO not now\r\n", b"TAG BAD what?\r\n"], ids=["NO", "BAD"])
+def test_where_idle_is_refused_there_is_nothing_to_wait_for(refusal):
+    async def run():
+        async with ScriptedImap({"IDLE": refusal}) as server, session(server.port) as mailbox:
+            await mailbox.list()
+            await mailbox.watch(60.0)
+            return mailbox.watch, mailbox.doubts, [item.uid for item in await mailbox.list()]
+
+    watch, doubts, uids = asyncio.run(run())
+    assert watch is None
+    assert "refuses IDLE" in doubts[0]
+    assert uids == ["7/1", "7/2"], "the session goes on"
+
+
 @pytest.mark.parametrize(
     "script",
     [
-        pytest.param({"IDLE": b"TAG NO not now\r\n"}, id="IDLE refused"),
         pytest.param({"IDLE": SAY_NOTHING}, id="no answer to IDLE"),
         pytest.param({"IDLE": (b"+ idling\r\n", HANG_UP)}, id="hangs up while idle"),
         pytest.param({"IDLE": (b"+ idling\r\n* BYE idle too long\r\n", SAY_NOTHING)}, id="BYE while idle"),

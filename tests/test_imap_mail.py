@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,25 @@ def test_one_session_serves_many_rounds(sqlite_url: str) -> None:
                 stopping.set()
                 await running
                 assert server.sessions == 1
+
+    asyncio.run(main())
+
+
+def test_a_server_that_refuses_idle_is_polled_without_an_alarm(sqlite_url: str) -> None:
+    async def main() -> None:
+        with inbox.database_at(sqlite_url) as database, structlog.testing.capture_logs() as logs:
+            async with ScriptedImap({"IDLE": b"TAG NO not now\r\n"}) as server:
+                stopping = asyncio.Event()
+                one = inbox.fetcher_of(database, _scripted(server), poll=timedelta(milliseconds=1))
+                running = asyncio.create_task(one.run(stopping))
+                await server.hears("IDLE", times=4)
+                stopping.set()
+                await running
+                assert server.sessions >= 4
+        told = [
+            (entry["event"], entry["log_level"]) for entry in logs if entry["event"].startswith("mailbox")
+        ]
+        assert told == [("mailbox.doubted", "warning")], "once"
 
     asyncio.run(main())
 

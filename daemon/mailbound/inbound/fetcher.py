@@ -66,7 +66,7 @@ class Fetcher:
         self._held_octets = 0  # of raw mail, as far as we know
         self._login_delay_seconds = 0
         self._withheld: set[str] = set()  # names of what the server keeps to itself
-        self._doubts: tuple[str, ...] = ()
+        self._doubts: set[str] = set()  # that were told of
         self._renumbered: dict[str, bool] = {}  # by series
         self.ticked_at = time.monotonic()
 
@@ -84,14 +84,24 @@ class Fetcher:
             while not stopping.is_set() and await self._ours() and await self.fetch():
                 self.ticked_at = time.monotonic()
             wait = max(self._parts.poll.total_seconds(), self._login_delay_seconds)
-            if self._mailbox is not None and self._mailbox.watch is not None:
-                await self._rest(self._mailbox.watch(wait), stopping)
-                wait = 0.0
+            wait = await self._watch(wait, stopping)
             self._recovered()
         except (MailboxError, DatabaseError) as error:
             await self._leave()
             wait = self._failed(error)
         await self._rest(asyncio.sleep(wait), stopping)
+
+    async def _watch(self, seconds: float, stopping: asyncio.Event) -> float:
+        """Wait until a session that goes on tells of new mail; return how many seconds are left where none does."""
+        mailbox = self._mailbox
+        if mailbox is None or (watch := mailbox.watch) is None:
+            return seconds
+        await self._rest(watch(seconds), stopping)
+        self._tell(mailbox.doubts)
+        if mailbox.watch is None:  # it promised more than it does
+            await self._leave()
+            return seconds
+        return 0.0
 
     async def _ours(self) -> bool:
         held = await self._parts.lease.held()
@@ -194,7 +204,7 @@ class Fetcher:
         for why in doubts:
             if why not in self._doubts:
                 log.warning("mailbox.doubted", store=self._parts.store, why=why)
-        self._doubts = tuple(doubts)
+        self._doubts.update(doubts)
 
     async def _new(self, items: Sequence[Item]) -> list[Item]:
         """Return the items of a mailbox that keeps its mail without those that we have.

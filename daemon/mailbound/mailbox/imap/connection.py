@@ -111,10 +111,13 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # it ha
         self._response = base64.b64encode(response)
         return await self.command("AUTHENTICATE", mechanism)
 
-    async def idle(self, seconds: float) -> None:
-        """Return when the server tells of new mail, or has told of it before, or after `seconds` (RFC 2177)."""
+    async def idle(self, seconds: float) -> bool:
+        """Return when the server tells of new mail, or has told of it before, or after `seconds` (RFC 2177).
+
+        False if the server refuses to tell, whatever it said of itself.
+        """
         if self.news.is_set():
-            return
+            return True
         self._idle_event.clear()
         self._allowed_octets = _MAX_REPLY_OCTETS
         command = IdleCommand(self.new_tag(), self.idle_queue, loop=self.loop)
@@ -123,12 +126,13 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # it ha
         news = asyncio.ensure_future(self.news.wait())
         try:
             await self._answered(accepted, idling)
-            if idling.done() and (refusal := _reply(idling.result())).result != "OK":
-                raise SessionError(Trouble.TEMPORARY, f"the server refused IDLE: {refusal.text}")
+            if idling.done() and _reply(idling.result()).result != "OK":
+                return False
             await asyncio.wait({news, idling, self._lost}, timeout=seconds, return_when="FIRST_COMPLETED")
             if not idling.done():  # the server may end it by itself
                 self.send("DONE")
             await self._answered(idling)
+            return True
         finally:
             for task in (idling, accepted, news):
                 task.cancel()

@@ -174,11 +174,20 @@ class ImapMailbox:
         return [Item(uid, f"{self.series}/{uid}", 0) for uid in replies.uids(reply.lines)]
 
     async def _watch(self, seconds: float) -> None:
-        """Wait for new mail; IDLE is given again before a server takes us for dead (RFC 2177 §3)."""
+        """Wait for new mail; IDLE is given again before a server takes us for dead (RFC 2177 §3).
+
+        Where it is refused there is nothing to wait for, and `watch` is None from now on.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         while not self._connection.news.is_set() and (left := until - loop.time()) > 0:
-            await self._run(self._connection.idle(min(left, self._account.idle_seconds)))
+            if not await self._run(self._connection.idle(min(left, self._account.idle_seconds))):
+                self.watch = None
+                self.doubts = (
+                    *self.doubts,
+                    "it refuses IDLE, so new mail is seen only when the mailbox is polled",
+                )
+                break
         self._connection.news.clear()
 
     # Fetching
