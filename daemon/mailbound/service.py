@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import functools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,10 +18,10 @@ import uvloop
 
 from mailbound import access_token, classify, config, holding, logs, mailbox, pacing, relay
 from mailbound.config import Config, Store
-from mailbound.database import engine, schema, stores
+from mailbound.database import lock, schema, stores
 from mailbound.database.engine import Database
 from mailbound.database.leases import Lease
-from mailbound.errors import ConfigError, DatabaseError, DiskFailed
+from mailbound.errors import ConfigError, DiskFailed
 from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
 from mailbound.mailbox import opening
 from mailbound.node import BEAT_SECONDS, Node
@@ -78,7 +76,7 @@ class _Service:
     async def run(self) -> None:
         database = Database(self._settings.database.connect_url(), checkpoints=True)
         try:
-            with _alone(database):
+            with lock.alone(database):
                 await self._serve(database)
         except DiskFailed as failed:
             log.error("disk.failed", why=str(failed))
@@ -377,24 +375,6 @@ def account(store: Store) -> relay.Account:
 async def open_mailbox(store: Store, settings: Config) -> mailbox.Mailbox:
     """Return a session with a store's mailbox. Raises MailboxError."""
     return await opening.open(store.inbound, largest_octets=settings.inbound.largest)
-
-
-@contextlib.contextmanager
-def _alone(database: Database) -> Iterator[None]:
-    """Hold the lock that keeps a second daemon from the same SQLite file."""
-    if database.path is None:
-        yield
-        return
-    path = Path(f"{database.path}.lock")
-    with contextlib.ExitStack() as held:
-        try:
-            engine.create(str(path))
-            fcntl.flock(held.enter_context(path.open("r+")), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatabaseError(f"another daemon works on {database.path}; several need PostgreSQL") from None
-        except OSError as error:
-            raise DatabaseError(f"database: {path}: {error.strerror}") from None
-        yield
 
 
 def _now() -> datetime:
