@@ -108,7 +108,13 @@ def test_what_cannot_be_parsed_ends_with_2_and_is_named(words, said):
 # --- configuration and output ------------------------------------------------------------------------------
 
 
-EITHER_OR = {("segment", "create"): ["--where", "true"], ("bounce", "undo"): ["1"]}
+EITHER_OR = {
+    ("segment", "create"): ["--where", "true"],
+    ("bounce", "undo"): ["1"],
+    ("bounce", "discard"): ["1"],
+    ("bounce", "drop"): ["1"],
+    ("activity", "settle"): ["--sent"],
+}
 
 
 def arguments(words: tuple[str, ...]) -> Iterator[str]:
@@ -218,6 +224,7 @@ def test_the_doctor_names_what_it_cannot_reach_and_ends_with_2(box):
         "templates": "good",
         "main relay": "fault",
         "main mailbox": "fault",
+        "main evidence": "good",
     }
     assert (done.status, done.err) == (cli.INPUT_FAULT, "mailbound: 2 faults; see above\n")
 

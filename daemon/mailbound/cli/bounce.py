@@ -141,7 +141,7 @@ def show(
     raw: Annotated[bool, typer.Option("--raw", help="Print the mail itself.")] = False,
     json: terminal.Json = False,
 ) -> None:
-    """Show one bounce with its evidence, its verdict and its effects."""
+    """Show one bounce: its evidence, verdict and effects."""
     from mailbound.database import bounces, effects, inbound_mail, runs
 
     with terminal.open_database(context) as database, database.look() as connection:

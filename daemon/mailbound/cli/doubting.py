@@ -56,7 +56,7 @@ def settle(
         bool, typer.Option("--resend", help="Send them again, with the same Message-ID.")
     ] = False,
 ) -> None:
-    """Say what became of deliveries in doubt: they were sent, or shall be sent again.
+    """Say what became of deliveries in doubt: sent, or to send again.
 
     A run that has ended sends again for them, unless it has expired. What a report tells later still counts.
     """

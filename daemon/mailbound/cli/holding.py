@@ -62,7 +62,7 @@ def release(
     dry_run: DryRun = False,
     json: terminal.Json = False,
 ) -> None:
-    """Believe what is held: the policy decides now, with what is known now.
+    """Believe what is held: the policy decides about it now.
 
     `bounce undo` takes it back. A run that halted stays so until `activity resume`.
     """
@@ -93,7 +93,7 @@ def discard(
     dry_run: DryRun = False,
     json: terminal.Json = False,
 ) -> None:
-    """Let what is held count for nothing: it changes nobody, now or later.
+    """Let what is held count for nothing, now and later.
 
     A run that halted stays so until `activity resume`.
     """

@@ -21,7 +21,7 @@ def quarantine(
     limit: Annotated[int, typer.Option(metavar="COUNT", help="How many, the latest first.", min=1)] = 50,
     json: terminal.Json = False,
 ) -> None:
-    """List the reports that carry no token of ours, or one that proves nothing.
+    """List the reports that prove nothing: no token, or a wrong one.
 
     They change nobody. Whom a report would speak of, if it were accepted, stands beside it.
     """

@@ -17,7 +17,7 @@ _STYLES = {"signs": "green", "verifies": "", "revoked": "red"}
 
 
 def keys(context: typer.Context, json: terminal.Json = False) -> None:
-    """List the signing keys: which one signs, which still verify, and how they are used."""
+    """List the signing keys, and what each is used for."""
     from mailbound.database import token_keys
 
     with terminal.open_database(context) as database, database.look() as connection:
