@@ -107,11 +107,12 @@ class Model:
             if sent.address == address
             and not sent.refused
             and sent.at <= now - 5 * DAY
-            and not self._spoken_of(sent)
+            and not self.spoken_of(sent)
         ]
         return max(reported + quiet, default=None)
 
-    def _spoken_of(self, sent: Sent) -> bool:
+    def spoken_of(self, sent: Sent) -> bool:
+        """Return whether anybody said what became of it."""
         return any(said.of is sent and said.action in {"failed", "delayed"} | ARRIVED for said in self.said)
 
     def new_chance(self, address: str) -> datetime | None:

@@ -148,12 +148,25 @@ class Play:
         self._note(recorded, said)
 
     def streak(self, days: int, category: Category, permanent: bool) -> None:
-        """Day after day something is sent, and comes back."""
+        """Day after day something is sent, and comes back; of the first nothing is heard."""
+        self.send("main", None, False)
         for _ in range(days):
             self.wait(24)
             self.send("main", None, False)
             self.report(len(self.sent) - 1, Action.FAILED, (category, permanent))
             self.compare()
+
+    def late(self, verdict: tuple[Category, bool]) -> None:
+        """A day later something comes back that was sent to the same address long ago."""
+        if self.sent:
+            address = self.sent[-1][1].address
+            silent = [
+                number
+                for number, (_, sent) in enumerate(self.sent)
+                if sent.address == address and not self.model.spoken_of(sent)
+            ]
+            self.wait(24)
+            self.report(silent[0] if silent else -1, Action.FAILED, verdict)
 
     def unsubscribe(self, person: str, store: str) -> None:
         finding = self._finding(
@@ -286,6 +299,8 @@ EVENTS = st.one_of(
     ),
     _event("streak", st.sampled_from([1, 2, 3, 6]), _categories, st.booleans()),
     _event("streak", st.just(6), st.just(Category.MAILBOX_FULL), st.just(False)),
+    _event("late", _bounce),
+    _event("late", st.just((Category.MAILBOX_FULL, False))),
     _event("wait", st.sampled_from([1.0, 24.0, 72.0, 120.0, 200.0, 744.0])),
     _event("unsubscribe", _people, _stores),
     _event("consent", _people, _stores),
@@ -306,7 +321,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 @settings(
-    max_examples=round(60 * SCALE),
+    max_examples=round(40 * SCALE),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from box import Box
+from ledger_relay import LedgerRelay
 from mailbound.database import (
     bounces,
     deliveries,
@@ -173,3 +177,23 @@ def test_a_halted_run_sends_nothing_again_until_it_is_resumed(database_url: str)
         assert stage.requeue(NOW + DAY) == {}
         runs.move(here.connection, stage.run_id, RunEvent.RESUME, now=NOW + DAY)
         assert stage.requeue(NOW + DAY) == {stage.run_id: 1}
+
+
+def test_a_daemon_sends_again_what_came_back_softly_and_only_that(tmp_path: Path) -> None:
+    with LedgerRelay(tmp_path / "ledger") as relay, Box(tmp_path, **relay.settings) as box:
+        box.populate({"anna": "full@remote.test", "bert": "bounce@remote.test"})
+        box.schedule("spring", resend_soft=1, resend_every=timedelta(seconds=1))
+        box.start()
+        full = sa.select(tables.bounce.c.attempt).where(tables.bounce.c.category == Category.MAILBOX_FULL)
+        box.wait(lambda: len(box.rows(full)) == 2, "the mailbox to be full for the second time")
+        box.wait(lambda: box.run_state("spring") == "sent", "the run to end")
+        assert box.stop() == 0
+        assert sorted(row.attempt for row in box.rows(full)) == [1, 2], "each by a token of its own"
+        assert Counter(address for _, address in relay.ledger()) == {
+            "full@remote.test": 2,
+            "bounce@remote.test": 1,
+        }
+        assert len({number for number, address in relay.ledger() if address == "full@remote.test"}) == 1
+        assert box.states("spring") == {"anna": "bounced", "bert": "bounced"}
+        requeued = [event["deliveries"] for event in box.events() if event["event"] == "delivery.requeued"]
+        assert requeued == [1]
