@@ -182,6 +182,32 @@ def test_a_postmaster_reports_or_writes_in_person(extra, body, kind):
     assert read(mail("postmaster@far.example", "Your mail", body.format(OWN), extra=extra)).kind is kind
 
 
+@pytest.mark.parametrize(
+    "path", ["bounces@sender.example", "list-admin@lists.sender.example", "news@sender.example"]
+)
+def test_a_reverse_path_that_was_put_there_on_our_side_says_nothing(path):
+    raw = mail("postmaster@far.example", "Undeliverable", OWN, extra=f"Return-Path: <{path}>\n")
+    assert read(raw).kind is Kind.BOUNCE
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Uw bericht is niet bij alle geadresseerden bezorgd",
+        "Ditt meddelande nådde inte alla mottagare",
+        "Wiadomość nie dotarła do adresatów",
+        "A sua mensagem não chegou aos destinatários",
+        "Mesajul nu a putut fi livrat",
+        "Ваш лист не вдалося доставити",
+    ],
+)
+def test_what_did_not_arrive_is_told_in_many_languages(said):
+    report = read(
+        mail("postmaster@far.example", "x", f"{said}:\n\n  bob@far.example\n", extra="Return-Path: <>\n")
+    )
+    assert [one.final_recipient for one in report.recipients] == ["bob@far.example"]
+
+
 def test_a_name_before_an_address_of_a_person_makes_no_mail_system():
     body = "Your messages were not delivered:\n\n  invoice@bank.example\n  orders@shop.example\n"
     extra = "Return-Path: <bounce@evil.example>\n"

@@ -81,7 +81,7 @@ def _is_named_as_system(mail: Mail) -> bool:
 
 def _comes_from_people(mail: Mail) -> bool:
     """Tell whether its reverse-path is somebody's, or lost, while its address in From is no mail system's either."""
-    path = phrases.small(mail.headers.get("return-path"))
+    path = _path(mail)
     if phrases.DAEMON.search(mail.sender) or phrases.SYSTEM.search(path):
         return False
     if any(_RETURN_PATH.search(address.lower()) for address in mail.delivered_to):
@@ -96,8 +96,8 @@ def _converses(mail: Mail) -> bool:
     written_with = f"{mail.headers.get('x-mailer')} {mail.headers.get('user-agent')}"
     if phrases.MAIL_CLIENT.search(phrases.small(written_with)):
         return True
-    path = mail.headers.get("return-path").strip("<> ").lower()
-    if "@" in path and not are_kin(path.rpartition("@")[2], mail.sender.rpartition("@")[2]):
+    path = _path(mail)
+    if "@" in path and not are_kin(_host(path), _host(mail.sender)):
         return not phrases.DAEMON.search(path)
     return _answers(mail) and bool(phrases.CONVERSING.search(mail.small_words))
 
@@ -122,9 +122,13 @@ def _tells_at_once(mail: Mail) -> bool:
         return False
     paragraph = mail.small_words[begin : begin + 200].partition("\n\n")[0]
     before = mail.small_words[:begin]
-    subject = mail.small_subject if phrases.DAEMON.search(mail.sender) else ""
-    told = f"{subject}\n{before}{paragraph}"
-    return bool(phrases.MESSAGE.search(told)) and not phrases.PERSONAL.search(before)
+    if phrases.PERSONAL.search(before):
+        return False
+    if phrases.DAEMON.search(mail.sender) and not _answers(mail):
+        paragraph += mail.small_subject
+        if phrases.REPORT_SUBJECT.search(mail.small_subject):
+            return True
+    return bool(phrases.MESSAGE.search(f"{before}{paragraph}"))
 
 
 def _begins_as_report(mail: Mail) -> bool:
@@ -139,8 +143,20 @@ def _begins_as_report(mail: Mail) -> bool:
 
 def _goes_to_author(mail: Mail) -> bool:
     """Tell whether it is sent to whoever sent the message that it gives back, as a report is."""
-    hosts = {address.lower().rpartition("@")[2] for address in mail.delivered_to}
+    hosts = {_host(address) for address in mail.delivered_to}
     return any(are_kin(author, host) for author in mail.returned_hosts for host in hosts)
+
+
+def _path(mail: Mail) -> str:
+    """Return its reverse-path; "" where it is lost, or was put there on our side: it is as ours as whom it is to."""
+    path = phrases.small(mail.headers.get("return-path"))
+    host = _host(path.strip("<> "))
+    is_ours = any(are_kin(host, _host(address)) for address in mail.delivered_to)
+    return "" if is_ours and not are_kin(host, _host(mail.sender)) else path
+
+
+def _host(address: str) -> str:
+    return address.lower().rpartition("@")[2].strip("<> ")
 
 
 def are_kin(host: str, other: str) -> bool:
