@@ -208,6 +208,14 @@ def test_what_did_not_arrive_is_told_in_many_languages(said):
     assert [one.final_recipient for one in report.recipients] == ["bob@far.example"]
 
 
+def test_the_only_address_in_the_words_of_a_postmaster_is_the_recipient():
+    body = (
+        "Your message with the subject Spring for bob@far.example was not delivered: it was taken for spam.\n"
+    )
+    report = read(mail("postmaster@far.example", "Message not delivered", body))
+    assert [one.final_recipient for one in report.recipients] == ["bob@far.example"]
+
+
 def test_a_name_before_an_address_of_a_person_makes_no_mail_system():
     body = "Your messages were not delivered:\n\n  invoice@bank.example\n  orders@shop.example\n"
     extra = "Return-Path: <bounce@evil.example>\n"

@@ -109,7 +109,7 @@ def weakly(mail: Mail, begin: int) -> list[str]:
     local = _local_parts(mail, begin)
     if local:
         return local
-    others = _fit(mail.targets, mail) or (_told(mail) if mail.is_by_system else [])
+    others = _fit(mail.targets, mail) or (_told(mail) if mail.is_by_system or mail.is_from_daemon else [])
     return others if len(others) == 1 else []
 
 
