@@ -122,7 +122,8 @@ def _tells_at_once(mail: Mail) -> bool:
         return False
     paragraph = mail.small_words[begin : begin + 200].partition("\n\n")[0]
     before = mail.small_words[:begin]
-    if phrases.PERSONAL.search(before):
+    is_quoted = before[before.rfind("\n") + 1 :].startswith(">")
+    if is_quoted or phrases.PERSONAL.search(before):
         return False
     if phrases.DAEMON.search(mail.sender) and not _answers(mail):
         paragraph += mail.small_subject
