@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -180,3 +181,33 @@ def test_another_address_after_an_arrival_counts_for_nothing() -> None:
 def test_a_halted_run_holds_what_would_change_a_recipient() -> None:
     decision = decide(failed(Category.NO_SUCH_USER, run_halted=True))
     assert (decision.disposition, decision.status, decision.opt_out) == (Disposition.HELD, None, None)
+
+
+@pytest.mark.parametrize("category", [Category.NO_SUCH_USER, Category.UNCLEAR, Category.MAILBOX_FULL])
+def test_nothing_more_happens_to_a_dead_address(category: Category) -> None:
+    history = History(RecipientStatus.UNDELIVERABLE, failures=past(category, 6, 5, 4, 3, 2, 1))
+    decision = decide(failed(category), history)
+    assert (decision.disposition, decision.status, decision.opt_out) == (Disposition.NOTED, None, None)
+
+
+def test_a_suspension_is_not_made_longer_by_what_comes_while_it_lasts() -> None:
+    history = History(RecipientStatus.SUSPENDED, failures=past(Category.MAILBOX_FULL, 6, 5, 4, 3, 2, 1))
+    decision = decide(failed(Category.MAILBOX_FULL), history)
+    assert (decision.disposition, decision.status, decision.resend) == (Disposition.NOTED, None, False)
+
+
+@pytest.mark.parametrize(
+    ("sign", "resend"),
+    [
+        pytest.param({"category": Category.MAILBOX_FULL}, True, id="a full mailbox"),
+        pytest.param({"category": Category.EXPIRED}, True, id="no way there"),
+        pytest.param({"category": Category.NO_SUCH_USER, "permanent": False}, True, id="not now"),
+        pytest.param({"category": Category.MAILBOX_FULL, "own_address": False}, False, id="somebody else's"),
+        pytest.param({"category": Category.UNCLEAR}, False, id="perhaps dead"),
+        pytest.param({"category": Category.NO_SUCH_USER}, False, id="dead"),
+        pytest.param({"category": Category.BLOCKED}, False, id="our fault"),
+        pytest.param({"category": Category.MAILBOX_FULL, "run_halted": True}, False, id="of a halted run"),
+    ],
+)
+def test_only_what_came_back_softly_may_be_sent_again(sign: dict[str, Any], resend: bool) -> None:
+    assert decide(failed(**sign)).resend == resend

@@ -202,7 +202,7 @@ class MailNet:
         }
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
         templates = {name: name for name in ("postfix/main.cf", "postfix/master.cf")}
-        templates["dovecot/dovecot.conf"] = f"dovecot/dovecot-{_dovecot_series()}.conf"
+        templates["dovecot/dovecot.conf"] = f"dovecot/dovecot-{dovecot_series()}.conf"
         for name, template in templates.items():
             text = (Path(__file__).parent / template).read_text()
             self._write(name, environment.from_string(text).render(values) + "\n")
@@ -215,7 +215,7 @@ class MailNet:
     def _small(self, number: int) -> str:
         user = f"full{number or ''}@remote.test"
         quota = {"2.3": "userdb_quota_rule=*:bytes=2000", "2.4": "userdb_quota_storage_size=2000B"}
-        return f"{user}::{_OWNER}:{_OWNER}::{self.home}/mail/{user}::{quota[_dovecot_series()]}"
+        return f"{user}::{_OWNER}:{_OWNER}::{self.home}/mail/{user}::{quota[dovecot_series()]}"
 
     def _write(self, name: str, text: str) -> None:
         path = self.home / name
@@ -252,7 +252,7 @@ class MailNet:
 
 
 @functools.cache
-def _dovecot_series() -> str:
+def dovecot_series() -> str:
     """Return "2.3" (Debian 12) or "2.4" (Debian 13): each has a grammar of its own for the same."""
     said = subprocess.run([need("dovecot"), "--version"], check=True, capture_output=True, text=True).stdout
     return "2.3" if said.startswith("2.3.") else "2.4"
