@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 import uvloop
 
-from mailbound import access_token, classify, config, holding, logs, mailbox, pacing, relay
+from mailbound import config, holding, logs, loops, pacing, relay, sessions
 from mailbound.config import Config, Store
 from mailbound.database import lock, schema, stores
 from mailbound.database.engine import Database
-from mailbound.database.leases import Lease
 from mailbound.errors import ConfigError, DiskFailed
-from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
-from mailbound.mailbox import opening
+from mailbound.inbound import Reader
 from mailbound.node import BEAT_SECONDS, Node
 from mailbound.notify import Notifier
-from mailbound.outbound import Outbound, loop
-from mailbound.outbound.composer import Composer
-from mailbound.progress import Progress
-from mailbound.scheduler import Parts as SchedulerParts
-from mailbound.scheduler import Scheduler
-from mailbound.watch import Parts as WatchParts
-from mailbound.watch import Watch
 
 log = structlog.get_logger()
 
@@ -42,16 +30,6 @@ _STUCK_SECONDS = 300.0
 
 DISK_FAULT = 74
 """The exit status for a disk that fails: EX_IOERR of sysexits.h."""
-
-
-class Loop(Protocol):
-    """A loop that tells when it last moved."""
-
-    ticked_at: float
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping` is set."""
-        ...
 
 
 def run(path: Path) -> None:
@@ -69,7 +47,7 @@ class _Service:
         self._notifier = Notifier()
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
-        self._loops: list[Loop] = []
+        self._loops: list[loops.Loop] = []
         self._relays: dict[str, relay.Relay] = {}
         self._paces: dict[str, pacing.Pace] = {}  # by store; a reload forgets no debts
 
@@ -122,8 +100,8 @@ class _Service:
         self._relays = {
             name: _relay(store, self._paces[name]) for name, store in self._settings.stores.items()
         }
-        self._loops = _build(
-            _Common(self._settings, database, node.id), numbers, reader, self._relays, self._paces
+        self._loops = loops.build(
+            loops.Common(self._settings, database, node.id, _now), numbers, reader, self._relays, self._paces
         )
         self._notifier.ready(f"at work for {', '.join(self._settings.stores)}")
         tasks = [asyncio.create_task(each.run(stopping)) for each in self._loops]
@@ -216,128 +194,8 @@ class _Service:
             await asyncio.sleep(interval)
 
 
-@dataclass(frozen=True, slots=True)
-class _Common:
-    """What all loops share."""
-
-    settings: Config
-    database: Database
-    node_id: int
-
-    def lease(self, work: str) -> Lease:
-        return Lease(self.database, work, node_id=self.node_id)
-
-
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """What the loops of one store share."""
-
-    name: str
-    store: Store
-    store_id: int
-    relay: relay.Relay
-    pace: pacing.Pace
-
-
-def _build(
-    common: _Common,
-    numbers: dict[str, int],
-    reader: Reader,
-    relays: dict[str, relay.Relay],
-    paces: dict[str, pacing.Pace],
-) -> list[Loop]:
-    settings, database = common.settings, common.database
-    rules = classify.Rules.load()
-    reading = Recorder(
-        recorder.Parts(
-            database=database,
-            reader=reader,
-            rules=rules,
-            limits=settings.policy,
-            keep_for=settings.inbound.keep_for,
-            lease=common.lease("reading"),
-            clock=_now,
-        )
-    )
-    loops: list[Loop] = [
-        Scheduler(
-            SchedulerParts(
-                database=database,
-                templates=settings.templates.folder,
-                breaker=settings.breaker,
-                node_id=common.node_id,
-                lease=common.lease("scheduling"),
-                clock=_now,
-            )
-        ),
-        Progress(database, lease=common.lease("scheduling"), clock=_now),
-        reading,
-        Watch(
-            WatchParts(
-                database=database,
-                limits=settings.guard,
-                inbound=settings.inbound,
-                deleting=_deleting(settings, numbers),
-                lease=common.lease("watching"),
-                clock=_now,
-            )
-        ),
-    ]
-    for name, store in settings.stores.items():
-        where = _Where(name, store, numbers[name], relays[name], paces[name])
-        loops += [_outbound(common, where, rules), _fetcher(common, where, reading.wake)]
-    return loops
-
-
-def _outbound(common: _Common, where: _Where, rules: classify.Rules) -> Outbound:
-    outbound, settings = where.store.outbound, common.settings
-    return Outbound(
-        loop.Parts(
-            database=common.database,
-            relay=where.relay,
-            composer=Composer(
-                common.database, where.store, store_id=where.store_id, web=settings.web, clock=_now
-            ),
-            rules=rules,
-            sending=settings.sending,
-            limits=settings.policy,
-            store=where.name,
-            store_id=where.store_id,
-            node_id=common.node_id,
-            connections=outbound.connections,
-            pace=where.pace,
-            clock=_now,
-        )
-    )
-
-
-def _fetcher(common: _Common, where: _Where, arrived: Callable[[], None]) -> Fetcher:
-    settings = common.settings
-    return Fetcher(
-        fetcher.Parts(
-            database=common.database,
-            open=functools.partial(open_mailbox, where.store, settings),
-            store=where.name,
-            store_id=where.store_id,
-            poll=settings.inbound.poll,
-            delete=where.store.inbound.after_storing != "keep",
-            budget_octets=settings.inbound.budget,
-            lease=common.lease(f"fetching {where.name}"),
-            arrived=arrived,
-            clock=_now,
-        )
-    )
-
-
-def _deleting(settings: Config, numbers: dict[str, int]) -> frozenset[int]:
-    """Return the stores that keep no mail on their servers."""
-    return frozenset(
-        numbers[name] for name, store in settings.stores.items() if store.inbound.after_storing != "keep"
-    )
-
-
 def _relay(store: Store, pace: pacing.Pace) -> relay.Relay:
-    made = relay.Relay(account(store), connections=store.outbound.connections)
+    made = relay.Relay(sessions.account(store), connections=store.outbound.connections)
     made.concurrency = pace.concurrency
     return made
 
@@ -355,26 +213,6 @@ def _known(at: relay.Relay, pace: pacing.Pace, now: float) -> holding.Known:
         crowded=crowded if until > now else "",
         domain_rate=pace.rates.domains.get(crowded, pace.rates.domain),
     )
-
-
-def account(store: Store) -> relay.Account:
-    """Return how to open a session with a store's relay."""
-    outbound = store.outbound
-    return relay.Account(
-        host=outbound.host,
-        port=outbound.port,
-        tls=outbound.tls,
-        username=outbound.username or "",
-        password=outbound.password.get_secret_value() if outbound.password else "",
-        token=functools.partial(access_token.fresh, command) if (command := outbound.token_command) else None,
-        ca_file=str(outbound.ca_file or ""),
-        ehlo_name=outbound.ehlo_name or "",
-    )
-
-
-async def open_mailbox(store: Store, settings: Config) -> mailbox.Mailbox:
-    """Return a session with a store's mailbox. Raises MailboxError."""
-    return await opening.open(store.inbound, largest_octets=settings.inbound.largest)
 
 
 def _now() -> datetime:

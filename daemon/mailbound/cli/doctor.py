@@ -213,17 +213,17 @@ def _judged(findings: list[_Finding], about: str, host: str, port: int) -> Itera
 
 async def _greet(store: Store) -> list[str]:
     """Return what there is to say of a relay that takes mail from us."""
-    from mailbound import relay, service
+    from mailbound import relay, sessions
 
-    session = await relay.open(service.account(store))
+    session = await relay.open(sessions.account(store))
     await session.quit()
     return [] if session.extensions.dsn else ["takes mail from us, but no DSN: no ENVID brings a token back"]
 
 
 async def _count(store: Store, settings: Config) -> str:
-    from mailbound import service
+    from mailbound import sessions
 
-    mailbox = await service.open_mailbox(store, settings)
+    mailbox = await sessions.open_mailbox(store, settings)
     count = len(await mailbox.list())
     await mailbox.close(commit=False)
     return "; ".join([f"holds {terminal.counted(count, 'mail')}", *mailbox.doubts])

@@ -100,7 +100,7 @@ def compose(
 
 async def send(message: Message) -> Reply:
     """Send a message through its store's relay and return the reply. Raises RelayError if it was not accepted."""
-    from mailbound import relay, service
+    from mailbound import relay, sessions
     from mailbound.model import Result
 
     async def granted() -> bool:
@@ -109,7 +109,7 @@ async def send(message: Message) -> Reply:
 
     outbound = message.store.outbound
     try:
-        session = await relay.open(service.account(message.store))
+        session = await relay.open(sessions.account(message.store))
     except RelayError as error:
         raise RelayError(f"{outbound.host}:{outbound.port}: {error}") from None
     outcome = await session.transact(message.letter, granted)
