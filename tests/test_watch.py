@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
+from box import Box
+from ledger_relay import LedgerRelay
 from mailbound.config import Guard, Inbound
 from mailbound.config import Policy as Limits
 from mailbound.database import bounces, changes, holds, releasing, runs, schema, tables, undoing
@@ -342,3 +346,29 @@ def test_the_groups_say_why_how_many_and_since_when(sqlite_url: str) -> None:
         ]
         assert [(group.run, group.activity, group.store) for group in groups] == [(1, "spring", "main")] * 2
         assert [(group.since, group.until) for group in groups] == [(NOW, NOW), (NOW + DAY, NOW + DAY)]
+
+
+# --- the daemon --------------------------------------------------------------------------------------------
+
+
+def test_a_relay_that_bounces_everybody_empties_no_list(tmp_path: Path) -> None:
+    people = {f"r{number}": f"refuse.{number}@example.com" for number in range(30)}
+    people |= {f"b{number}": f"bounce.{number}@example.com" for number in range(30)}
+    with LedgerRelay(tmp_path / "ledger", form="postfix") as relay, Box(tmp_path, **relay.settings) as box:
+        box.populate(people)
+        box.start()
+        box.schedule("spring")
+
+        def dispositions() -> Counter[str]:
+            rows = box.rows(sa.select(tables.bounce.c.disposition, sa.func.count()).group_by("disposition"))
+            return Counter(dict(rows))
+
+        def alarms() -> int:
+            return sum(each["event"] == "bounces.held" for each in box.events())
+
+        box.wait(lambda: alarms() > 0 and set(dispositions()) == {"held"}, "mass bounces to be held")
+        assert box.run_state("spring") == "halted"
+        assert box.rows(sa.select(tables.opt_in).where(sa.not_(tables.opt_in.c.receive))) == []
+        bad = tables.recipient_status.c.status != "deliverable"
+        assert box.rows(sa.select(tables.recipient_status).where(bad)) == []
+        assert box.stop() == 0

@@ -27,6 +27,9 @@ from mailbound.guard import Crowd, Traits
 log = structlog.get_logger()
 
 _LOOK_SECONDS = 1.0
+_AGAIN_SECONDS = 60.0
+"""It looks so often though nothing seems new: another node may commit an older number later."""
+
 _TIDY_SECONDS = 10.0
 _TELL_SECONDS = 3600.0
 _SPARING = 10
@@ -52,6 +55,7 @@ class Watch:
         """Look at nothing yet."""
         self._parts = parts
         self._seen = -1  # the latest bounce when it last looked
+        self._looked_at = float("-inf")
         self._tidied_at = float("-inf")
         self._told_at = float("-inf")
         self._dropped = 0  # reports that nobody was told of yet
@@ -74,9 +78,9 @@ class Watch:
                 await asyncio.wait_for(stopping.wait(), rest)
 
     async def look(self) -> None:
-        """Hold what came back in a mass, if anything came since the last look."""
+        """Hold what came back in a mass, if anything came since the last look, or that is long ago."""
         latest = await self._parts.database.read(holds.latest)
-        if latest == self._seen:
+        if latest == self._seen and time.monotonic() - self._looked_at < _AGAIN_SECONDS:
             return
         now = self._parts.clock()
         for each in await self._parts.database.read(holds.open_ones):
@@ -84,7 +88,7 @@ class Watch:
         counts = await self._parts.database.read(holds.counts, since=now - self._parts.limits.window)
         for store_id, of_store in counts.items():
             await self._judge(store_id, of_store)
-        self._seen = latest
+        self._seen, self._looked_at = latest, time.monotonic()
 
     async def tidy(self) -> None:
         """Drop what was in quarantine for too long, and the oldest of what takes too much room."""
