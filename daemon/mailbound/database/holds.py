@@ -25,7 +25,7 @@ from mailbound.model import Action, Disposition
 
 _DEADLY = tuple(category.value for category in guard.DEADLY)
 _COUNTED = (Disposition.APPLIED.value, Disposition.NOTED.value, Disposition.HELD.value)
-_AT_ONCE = 200
+_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def gather(connection: sa.Connection, into: Hold, *, since: datetime, now: datet
     Call it until it returns 0: each call is one short transaction.
     """
     columns = (bounce.c.id, bounce.c.run_id, bounce.c.gist, bounce.c.remote_mta, domain.c.name)
-    query = _candidates(*columns, since=since).where(bounce.c.store_id == into.store_id).order_by(bounce.c.id)
+    query = _candidates(*columns, since=since).where(bounce.c.store_id == into.store_id)
     if into.by is By.TEXT:
         query = query.where(bounce.c.gist == into.subject)
     fitting = (number for number, *traits in connection.execute(query) if into.fits(Traits(*traits)))

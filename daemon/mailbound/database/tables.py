@@ -145,7 +145,7 @@ change = Table(
     Column("bounce_id", Id, index=True),
     Column("rule_version", String(32), nullable=False, server_default=""),
     Column("who", String(64), nullable=False, server_default=""),
-    Column("undoes", Id, ForeignKey("change.id")),
+    Column("undoes", Id, ForeignKey("change.id"), index=True),
 )
 
 suppression = Table(

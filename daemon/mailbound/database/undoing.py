@@ -160,10 +160,13 @@ def _author_before(connection: sa.Connection, line: Any) -> Any | None:
 
 def _of_subject(line: Any) -> sa.Select[Any]:
     """Return the lines about the same thing: a wish of somebody for a store, or the status of an address."""
-    place = ("kind", "recipient_id", "store_id", "address_id")
-    return sa.select(change).where(
-        *(change.c[name].is_not_distinct_from(getattr(line, name)) for name in place)
+    place = {name: getattr(line, name) for name in ("kind", "recipient_id", "store_id", "address_id")}
+    # `=` where there is a value, since PostgreSQL uses no index for IS NOT DISTINCT FROM.
+    same = (
+        change.c[name].is_(None) if value is None else change.c[name] == value
+        for name, value in place.items()
     )
+    return sa.select(change).where(*same)
 
 
 def _find(connection: sa.Connection, line_id: int) -> Any:

@@ -38,6 +38,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_change_address_id"), "change", ["address_id"], unique=False)
     op.create_index(op.f("ix_change_bounce_id"), "change", ["bounce_id"], unique=False)
     op.create_index(op.f("ix_change_recipient_id"), "change", ["recipient_id"], unique=False)
+    op.create_index(op.f("ix_change_undoes"), "change", ["undoes"], unique=False)
 
     op.create_table(
         "domain",
@@ -495,6 +496,7 @@ def downgrade() -> None:
     op.drop_table("lease")
     op.drop_table("node")
     op.drop_table("domain")
+    op.drop_index(op.f("ix_change_undoes"), table_name="change")
     op.drop_index(op.f("ix_change_recipient_id"), table_name="change")
     op.drop_index(op.f("ix_change_bounce_id"), table_name="change")
     op.drop_index(op.f("ix_change_address_id"), table_name="change")
