@@ -243,6 +243,13 @@ def test_certified_mail_of_italy_says_that_it_failed():
     ]
 
 
+def test_an_automatic_answer_to_a_subject_about_failures_is_one():
+    raw = mail(
+        "ann@far.example", "Delivery failed? Ten tips", "Away.\n", extra="Auto-Submitted: auto-replied\n"
+    )
+    assert read(raw).kind is Kind.AUTO_REPLY
+
+
 def test_success_in_words_may_speak_of_errors_further_below():
     body = (
         "Your message was successfully delivered to the destination(s)\nlisted below. You may still receive\n"

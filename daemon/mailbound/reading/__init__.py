@@ -111,7 +111,8 @@ def _kind(recipients: tuple[RecipientReport, ...]) -> Kind:
 def _automatic(mail: Mail) -> Report | None:
     if unsubscribe.is_by_program(mail):
         return None
-    if autoreply.is_absence(mail) or (autoreply.is_automatic(mail) and not mail.calls_itself_report):
+    reports = mail.calls_itself_report and mail.may_report
+    if autoreply.is_absence(mail) or (autoreply.is_automatic(mail) and not reports):
         return _report(mail, Kind.AUTO_REPLY, part="autoreply", why="An automatic responder wrote it.")
     return None
 
