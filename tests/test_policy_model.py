@@ -113,7 +113,21 @@ class Play:
             refused = Settlement(delivery_id, DeliveryEvent.REFUSE, attempt=1)
             self._note(self._settle(Ended(delivery_id, refused, finding)), said)
 
-    def report(
+    def report(self, *about: Any, **more: Any) -> None:
+        """A report comes in about something that was sent."""
+        self.reports([(about, more)])
+
+    def reports(self, batch: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> None:
+        """Some reports come in at once, and are recorded together."""
+        found = [each for about, more in batch if (each := self._about(*about, **more)) is not None]
+        findings = [finding for finding, _, _ in found]
+        recorded = bounces.record_all(self.here.connection, findings, limits=Limits())
+        for done, (finding, sent, said) in zip(recorded, found, strict=True):
+            verdict = finding.verdict
+            its = {"permanent": verdict.permanent, "now": self.now, **said}
+            self._note(done, self.model.say(sent, finding.action, verdict.category, **its))
+
+    def _about(
         self,
         which: int,
         action: Action,
@@ -121,31 +135,24 @@ class Play:
         *,
         own: bool = True,
         foreign: bool = False,
-    ) -> None:
-        """A report comes in about something that was sent, perhaps into the mailbox of another store."""
-        category, permanent = verdict
+    ) -> tuple[Finding, Sent, dict[str, bool]] | None:
+        """Return what a report says, perhaps in the mailbox of another store; None if there is nothing to speak of."""
         if not self.sent:
-            return
+            return None
         delivery_id, sent = self.sent[which % len(self.sent)]
         if sent.refused:
-            return
-        if action is not Action.FAILED:
-            permanent = False
+            return None
+        category, permanent = verdict
         mailbox = sent.store if not foreign else next(name for name in STORES if name != sent.store)
         finding = self._finding(
             delivery_id,
             action,
             category,
-            permanent,
+            permanent and action is Action.FAILED,
             store_id=self.here.stores[mailbox],
             addresses=() if own else ("elsewhere@example.net",),
         )
-        recorded = bounces.record(self.here.connection, finding, limits=Limits())
-        own = own or action is not Action.FAILED
-        said = self.model.say(
-            sent, action, category, permanent=permanent, now=self.now, own=own, counts=not foreign
-        )
-        self._note(recorded, said)
+        return finding, sent, {"own": own or action is not Action.FAILED, "counts": not foreign}
 
     def streak(self, days: int, category: Category, permanent: bool) -> None:
         """Day after day something is sent, and comes back; of the first nothing is heard."""
@@ -289,7 +296,12 @@ _others = [
     Action.DELAYED,
     Action.COMPLAINED,
 ]
+_reports = st.tuples(
+    st.tuples(st.integers(-5, -1), st.sampled_from([Action.FAILED, Action.FAILED, *_others]), _bounce),
+    st.fixed_dictionaries({}, optional={"own": st.booleans()}),
+)
 EVENTS = st.one_of(
+    _event("reports", st.lists(_reports, min_size=2, max_size=5)),
     _event("send", st.sampled_from(["main", "main", "other"]), st.none(), st.just(False)),
     _event("send", st.just("main"), _categories, st.booleans()),
     _event("report", _recent, st.just(Action.FAILED), _bounce),
