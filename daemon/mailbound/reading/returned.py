@@ -10,7 +10,7 @@ HEADER_LIMIT = 4000
 """Within how many characters a header shows that it is one."""
 
 _MARK = re.compile(r"[ \t]*[>|*][ \t]?|[ \t]+")
-_HEADER = re.compile(r"(?:[A-Za-z][\w-]*:[ \t].*\n(?:[ \t].*\n){0,50}){3}")
+_HEADER = re.compile(r"(?:[A-Za-z][\w-]*:[ \t].*(?:\n|\Z)(?:[ \t].*(?:\n|\Z)){0,50}){3}")
 _STATUS = re.compile(r"(?m)^(?:reporting-mta|final-recipient|original-recipient|action|remote-mta)[ \t]*:")
 
 
