@@ -287,6 +287,11 @@ def test_a_report_on_tls_is_no_report_on_deliveries():
         "Automatická odpověď: Spring",
         "Fraværsassistent: Spring",
         "자동 회신: Spring",
+        "부재 중: Spring",
+        "رد تلقائي: Spring",
+        "ตอบกลับอัตโนมัติ: Spring",
+        "Automatski odgovor: Spring",
+        "Автоматична відповідь: Spring",
     ],
 )
 def test_an_absence_is_known_by_its_subject(subject):
