@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 import command
 from box import Box
-from mailbound.database import activities, deliveries, doubtful, runs, schema, tables, tally
+from mailbound.database import activities, deliveries, doubtful, runs, schema, tables, tally, token_keys
 from mailbound.database.deliveries import Settlement
 from mailbound.errors import InputError
 from mailbound.lifecycle import DeliveryEvent, RunEvent, RunState
@@ -123,6 +124,7 @@ def config(tmp_path: Path) -> Iterator[Path]:
     with Box(tmp_path) as made:
         schema.upgrade(made.database)
         with made.database.begin() as connection:
+            token_keys.signing(connection, now=NOW)
             scene(World(connection), at=datetime.now(UTC))
         yield made.folder / "config.toml"
 
@@ -160,6 +162,8 @@ def test_machines_the_doctor_and_the_report_tell_of_them(config: Path) -> None:
         (1, "anna", LOST),
         (2, "bert", LOST),
     ]
+    assert re.fullmatch(r"<[a-z2-7]{40}@sender\.test>", rows[0]["message_id"])
+    assert rows[0]["message_id"] != rows[1]["message_id"]
     found = command.run("doctor", "--json", config=config).json
     assert {"about": "activity spring", "state": "warning"}.items() <= next(
         each for each in found if "in doubt" in each["text"]

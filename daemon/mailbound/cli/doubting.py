@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mailbound.cli import bars, steering, terminal
 from mailbound.errors import InputError
+
+if TYPE_CHECKING:
+    from mailbound import tokens
 
 _AT_ONCE = 500
 
@@ -26,13 +29,20 @@ def in_doubt(
 
     The relay may have sent them, or not. They wait for you where the activity says `--in-doubt hold`.
     """
-    from mailbound.database import activities, doubtful
+    from mailbound import config
+    from mailbound.database import activities, doubtful, stores, token_keys
 
+    settings = config.load(context.obj)
     with terminal.open_database(context) as database, database.look() as connection:
         activity_id = activities.find(connection, name).id if name is not None else None
         rows = doubtful.found(connection, activity_id=activity_id)
+        keys = token_keys.verifying(connection)
+        domains = {
+            stores.number(connection, each): store.inbound.address.rpartition("@")[2]
+            for each, store in settings.stores.items()
+        }
     if json:
-        terminal.print_json(rows)
+        terminal.print_json([_plain(row, keys.get(row.key_id), domains.get(row.store_id)) for row in rows])
     elif rows:
         _show(rows)
     else:
@@ -80,6 +90,18 @@ def settle(
     terminal.say(f"{counted} of {activity.name} {'counted as sent' if sent else 'to be sent again'}")
 
 
+def _plain(row: Any, key: tokens.Key | None, domain: str | None) -> dict[str, Any]:
+    """Return a delivery in doubt as plain values, with the Message-ID that the relay's log knows it by."""
+    from mailbound.tokens import Purpose, for_delivery
+
+    names = ("id", "run_id", "activity", "external_id", "address", "settled_at", "attempt", "reply")
+    message_id = None
+    if key is not None and domain is not None:
+        token = for_delivery(key, Purpose.MESSAGE_ID, row.id, attempt=0, day=row.day)
+        message_id = f"<{token}@{domain}>"
+    return {name: getattr(row, name) for name in names} | {"message_id": message_id}
+
+
 def _chosen(rows: Sequence[Any], wanted: list[int] | None) -> list[int]:
     known = [row.id for row in rows]
     if not known:
@@ -101,6 +123,6 @@ def _show(rows: Sequence[Any]) -> None:
         ("delivery", "activity", "address", "since", "why"), told, spare=("why", "since"), long="address"
     )
     bars.line(
-        "The relay's log knows them by their Message-ID or address. Then: `mailbound activity settle NAME --sent`, or "
-        "`--resend`."
+        "The relay's log knows them by address, or by the Message-ID that --json shows. Then say what became of them: "
+        "`mailbound activity settle NAME --sent`, or `--resend`."
     )

@@ -33,6 +33,9 @@ def found(connection: sa.Connection, *, activity_id: int | None = None) -> Seque
             delivery.c.settled_at,
             delivery.c.attempt,
             delivery.c.reply,
+            activity.c.store_id,
+            run.c.key_id,
+            run.c.day,
         )
         .join(run, run.c.id == delivery.c.run_id)
         .join(activity, activity.c.id == run.c.activity_id)
