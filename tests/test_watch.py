@@ -17,7 +17,7 @@ from box import Box
 from ledger_relay import LedgerRelay
 from mailbound.config import Guard, Inbound
 from mailbound.config import Policy as Limits
-from mailbound.database import bounces, changes, holds, releasing, runs, schema, tables, undoing
+from mailbound.database import bounces, changes, erasing, holds, releasing, runs, schema, tables, undoing
 from mailbound.database.bounces import Finding
 from mailbound.database.changes import Cause
 from mailbound.database.engine import Database
@@ -346,6 +346,16 @@ def test_the_groups_say_why_how_many_and_since_when(sqlite_url: str) -> None:
         ]
         assert [(group.run, group.activity, group.store) for group in groups] == [(1, "spring", "main")] * 2
         assert [(group.since, group.until) for group in groups] == [(NOW, NOW), (NOW + DAY, NOW + DAY)]
+
+
+def test_nothing_is_told_of_the_erased(sqlite_url: str) -> None:
+    with staged(sqlite_url) as stage:
+        stage.say(0, text="no such user {}, says ada")
+        with stage.database.begin() as connection:
+            who = sa.select(tables.recipient.c.id).where(tables.recipient.c.external_id == "p0")
+            erasing.erase(connection, connection.execute(who).scalar_one(), who="ada", now=NOW)
+            row = connection.execute(sa.select(tables.bounce)).one()
+        assert (row.address, row.diagnostic, row.gist) == ("", "", "")
 
 
 # --- the daemon --------------------------------------------------------------------------------------------
