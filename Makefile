@@ -12,6 +12,9 @@ SERVERS := postfix dovecot-core dovecot-imapd dovecot-lmtpd dovecot-pop3d postgr
 # Servers that change their user need root. An ordinary user is root in a user namespace.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --map-auto --)
 
+# Tests spend about half of their time waiting, for servers above all.
+WORKERS := $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format fuzz bench servers lock clean
@@ -23,7 +26,7 @@ demo: $(VENV)/.runtime ## send two activities through the simulator and show wha
 	@$(BIN)/mailbound demo
 
 test: check servers ## check, then run all tests against real servers
-	$(ROOT) $(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
+	$(ROOT) $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.development ## lint, format, types, layers
 	$(BIN)/ruff check

@@ -6,6 +6,7 @@ It comes back sooner, too, and looks around ten times as often.
 from __future__ import annotations
 
 from mailbound import cli, node, pacing, relay, scheduler
+from mailbound.outbound import courier
 
 SECONDS = 2.0
 """How long it waits for a reply; long enough for a relay that is there."""
@@ -18,6 +19,7 @@ def main() -> None:
     relay.Account.__init__.__kwdefaults__["deadlines"] = short
     pacing.Concurrency.__init__.__kwdefaults__ |= {"interval": 0.5, "settle": 0.1}
     relay.Relay.__init__.__kwdefaults__["reconnect"] = pacing.Backoff(first=0.1, cap=30.0)
+    courier._FRESH_SECONDS = SECONDS
     node.BEAT_SECONDS = 0.5
     scheduler._TICK_SECONDS = 0.1
     cli.main()

@@ -6,6 +6,7 @@ The daemon is never killed here, so nobody is doubled, and no attempt is counted
 from __future__ import annotations
 
 import contextlib
+import signal
 import sqlite3
 import subprocess
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+import impatient
 from box import DAEMON, Box
 from commit_cutter import CommitCutter
 from mailbound import service
@@ -243,4 +245,32 @@ def test_a_commit_whose_answer_was_lost_counts_once(
             sending.await_letters(120)
             cutter.armed = False
             assert cutter.cuts >= 5
+            sending.finish()
+
+
+def test_who_sleeps_over_its_marks_sends_no_final_dot_when_it_wakes(
+    tmp_path: Path, server: Postgres, url: str
+) -> None:
+    """It is suspended while it commits them: another may have given it up since."""
+    with CommitCutter(server.port, committed=True, every=7) as cutter:
+        proxy = url.replace(f":{server.port}/", f":{cutter.port}/")
+        with _sending(tmp_path, url, proxy=proxy) as sending:
+            sending.box.program[1:] = [impatient.__file__]
+            sending.box.start()
+            sending.await_letters(20)
+
+            def suspend() -> None:
+                cutter.armed = False
+                sending.box.signal(signal.SIGSTOP)
+
+            cutter.then = suspend
+            while not any(event["event"] == "delivery.withdrawn" for event in sending.box.events()):
+                slept, cuts = sending.letters(), cutter.cuts
+                assert slept < len(_PEOPLE) // 2, "it never had to withdraw a letter"
+                cutter.armed = True
+                sending.box.wait(lambda count=cuts: cutter.cuts > count, "it to fall asleep")
+                until = time.monotonic() + impatient.SECONDS + 0.5
+                sending.box.wait(lambda moment=until: time.monotonic() > moment, "it to oversleep")
+                sending.box.signal(signal.SIGCONT)
+                sending.await_letters(slept + 20)
             sending.finish()

@@ -24,6 +24,10 @@ BLOCK = 65_536
 """How much of a body is written before the relay must have taken most of it."""
 
 
+_LAST_LOOK_SECONDS = 0.01
+"""Before a reply is given up, what has come is read: whoever was suspended looks at the clock before it reads."""
+
+
 class Asker(Protocol):
     """Who waits for replies. Exactly one of the two is called for each expectation."""
 
@@ -59,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._reader = replies.ReplyReader()
         self._queue: deque[Expectation] = deque()
         self._due = 0.0  # when the head of the queue must have been answered
+        self._overdue = False  # it is over, and there is one last look
         self._timer: asyncio.TimerHandle | None = None
         self._when_quiet: Callable[[], None] | None = None  # what waits for the queue to be empty
         self._unsent: list[
@@ -241,6 +246,7 @@ class Connection(asyncio.Protocol):
     def _watch(self) -> None:
         """Give the head of the queue its time. One timer serves all: it fires rarely and then looks again."""
         self._due = self._loop.time() + self._queue[0].seconds
+        self._overdue = False
         if self._timer is None or self._timer.when() > self._due:
             if self._timer:
                 self._timer.cancel()
@@ -250,10 +256,13 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if not self._queue:
             return
-        if self._loop.time() >= self._due:
-            self.lose(f"no reply within {self._queue[0].seconds:g} s")
-        else:
+        if self._loop.time() < self._due:
             self._timer = self._loop.call_at(self._due, self._check)
+        elif not self._overdue:
+            self._overdue = True
+            self._timer = self._loop.call_later(_LAST_LOOK_SECONDS, self._check)
+        else:
+            self.lose(f"no reply within {self._queue[0].seconds:g} s")
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:
