@@ -7,14 +7,15 @@ for every row (collecting, checking and renaming parameters) costs more than the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 Build = Callable[[sa.Connection], sa.Insert | sa.Update]
 Ask = Callable[[sa.Connection], sa.Select[Any] | sa.UpdateBase]
+Form = Callable[[sa.Connection], "Parts"]
 _Converter = Callable[[Any], Any]
 
 
@@ -52,7 +53,7 @@ class Statement:
 
 
 class Query:
-    """A statement of the hot path that returns rows; it is compiled once for each engine."""
+    """A statement of the hot path with a few parameters; it is compiled once for each engine."""
 
     def __init__(self, build: Ask) -> None:
         """Take what makes the statement."""
@@ -61,12 +62,16 @@ class Query:
 
     def rows(self, connection: sa.Connection, **values: Any) -> Sequence[tuple[Any, ...]]:
         """Return the rows that it gives with `values` for its parameters; they are as the driver has them."""
+        return self.execute(connection, **values).all()
+
+    def execute(self, connection: sa.Connection, **values: Any) -> sa.CursorResult[Any]:
+        """Execute it with `values` for its parameters."""
         sql, constants, converters, positions = self._compile(connection)
         given = constants | {
             name: converters[name](value) if name in converters else value for name, value in values.items()
         }
         parameters = tuple([given[name] for name in positions]) if positions else given
-        return connection.exec_driver_sql(sql, parameters).all()
+        return connection.exec_driver_sql(sql, parameters)
 
     def _compile(
         self, connection: sa.Connection
@@ -86,6 +91,55 @@ class Query:
             positions = list(compiled.positiontup or ())
             self._compiled = dialect, str(compiled), constants, converters, positions
         return self._compiled[1:]
+
+
+class Parts(NamedTuple):
+    """What an `Update` consists of."""
+
+    table: sa.Table
+    link: Sequence[sa.ColumnElement[bool]]  # how the rows of other tables belong to those of the table
+    where: Sequence[sa.ColumnElement[bool]]
+    values: Mapping[str, Any]
+    returning: Sequence[sa.Column[Any]]  # numbers; the first is the row's id
+
+
+class Update:
+    """An UPDATE that tells which rows it changed.
+
+    From SQLite a row is fetched without Python's lock, and to get that back takes as long as the event loop likes. So
+    there the rows are chosen first and told in one, then they are changed; nobody else writes in between.
+    """
+
+    def __init__(self, form: Form) -> None:
+        """Take what makes its parts."""
+        self._form = form
+        self._whole = Query(self._to_tell)
+        self._choice = Query(self._to_choose)
+        self._change = Query(self._to_change)
+
+    def rows(self, connection: sa.Connection, **values: Any) -> Sequence[Sequence[int]]:
+        """Return what is told of each row that it changed with `values` for its parameters."""
+        if connection.dialect.name == "postgresql":
+            return self._whole.rows(connection, **values)
+        chosen: list[list[int]] = json.loads(self._choice.execute(connection, **values).scalar_one())
+        if chosen:
+            self._change.execute(connection, **values, chosen=json.dumps([row[0] for row in chosen]))
+        return chosen
+
+    def _to_tell(self, connection: sa.Connection) -> sa.UpdateBase:
+        parts = self._form(connection)
+        update = parts.table.update().where(*parts.link, *parts.where).values(parts.values)
+        return update.returning(*parts.returning)
+
+    def _to_choose(self, connection: sa.Connection) -> sa.Select[Any]:
+        parts = self._form(connection)
+        told = sa.func.json_group_array(sa.func.json_array(*parts.returning))
+        return sa.select(told).select_from(parts.table).where(*parts.link, *parts.where)
+
+    def _to_change(self, connection: sa.Connection) -> sa.UpdateBase:
+        parts = self._form(connection)
+        chosen = listed(connection, parts.returning[0], "chosen")
+        return parts.table.update().where(*parts.link, chosen).values(parts.values)
 
 
 def packed(connection: sa.Connection, values: Collection[Any]) -> Any:

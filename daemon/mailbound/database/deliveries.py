@@ -174,7 +174,7 @@ def mark(connection: sa.Connection, ids: Sequence[int], *, node_id: int, now: da
     return {delivery_id for (delivery_id,) in rows}
 
 
-def _mark(connection: sa.Connection) -> sa.UpdateBase:
+def _marked(connection: sa.Connection) -> bulk.Parts:
     store_id = (
         sa.select(activity.c.store_id)
         .join(run, run.c.activity_id == activity.c.id)
@@ -185,9 +185,10 @@ def _mark(connection: sa.Connection) -> sa.UpdateBase:
     same_address = sa.exists().where(
         recipient.c.id == delivery.c.recipient_id, recipient.c.address_id == delivery.c.address_id
     )
-    return (
-        delivery.update()
-        .where(
+    return bulk.Parts(
+        delivery,
+        link=(),
+        where=(
             bulk.listed(connection, delivery.c.id, "ids"),
             sa.or_(*(delivery.c.state == state for state in lifecycle.sources(DeliveryEvent.MARK))),
             delivery.c.node_id == sa.bindparam("node"),
@@ -196,17 +197,17 @@ def _mark(connection: sa.Connection) -> sa.UpdateBase:
             audience.deliverable(delivery.c.address_id, _NOW),
             sa.not_(audience.suppressed(delivery.c.address_id, delivery.c.domain_id, _NOW)),
             same_address,
-        )
-        .values(
-            state=lifecycle.advance(DeliveryState.CLAIMED, DeliveryEvent.MARK),
-            attempt=delivery.c.attempt + 1,
-            marked_at=_NOW,
-        )
-        .returning(delivery.c.id)
+        ),
+        values={
+            "state": lifecycle.advance(DeliveryState.CLAIMED, DeliveryEvent.MARK),
+            "attempt": delivery.c.attempt + 1,
+            "marked_at": _NOW,
+        },
+        returning=(delivery.c.id,),
     )
 
 
-_MARK = bulk.Query(_mark)
+_MARK = bulk.Update(_marked)
 
 
 def settle(
@@ -277,28 +278,25 @@ def _accept(
 _ACCEPTED = lifecycle.advance(DeliveryState.SENDING, DeliveryEvent.ACCEPT)
 
 
-def _accepted(connection: sa.Connection) -> sa.UpdateBase:
+def _accepted(connection: sa.Connection) -> bulk.Parts:
     given = bulk.table(connection, "accepted", id=delivery.c.id.type, reply=delivery.c.reply.type)
-    return (
-        delivery.update()
-        .where(
-            delivery.c.id == given.c.id,
-            delivery.c.state == DeliveryState.SENDING,
-            delivery.c.node_id == sa.bindparam("node"),
-        )
-        .values(
-            state=_ACCEPTED,
-            node_id=None,
-            next_attempt_at=None,
-            reason=sa.func.nullif(delivery.c.reason, PACED),
-            reply=sa.func.coalesce(given.c.reply, delivery.c.reply),
-            settled_at=_NOW,
-        )
-        .returning(delivery.c.id, delivery.c.run_id, delivery.c.domain_id)
+    return bulk.Parts(
+        delivery,
+        link=(delivery.c.id == given.c.id,),
+        where=(delivery.c.state == DeliveryState.SENDING, delivery.c.node_id == sa.bindparam("node")),
+        values={
+            "state": _ACCEPTED,
+            "node_id": None,
+            "next_attempt_at": None,
+            "reason": sa.func.nullif(delivery.c.reason, PACED),
+            "reply": sa.func.coalesce(given.c.reply, delivery.c.reply),
+            "settled_at": _NOW,
+        },
+        returning=(delivery.c.id, delivery.c.run_id, delivery.c.domain_id),
     )
 
 
-_ACCEPT = bulk.Query(_accepted)
+_ACCEPT = bulk.Update(_accepted)
 
 
 @functools.cache

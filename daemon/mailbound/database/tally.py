@@ -5,6 +5,7 @@ Open states count as `open`. A row belongs to one node, so that no two hosts wai
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection
 from datetime import datetime
@@ -49,18 +50,23 @@ class Moves:
             for (run_id, domain_id, name), count in sorted(self._deltas.items())
             if count
         ]
-        _ADDED.execute(connection, rows)
+        if rows:
+            _ADDED.execute(connection, rows=json.dumps(rows))
         self._deltas.clear()
 
 
 def _added(connection: sa.Connection) -> sa.Insert:
+    columns = {name: tally.c[name].type for name in _COLUMNS}
+    given = bulk.table(connection, "rows", **columns)
+    rows = sa.select(*given.c).where(sa.true())  # without a WHERE, SQLite takes ON CONFLICT for a join
     insert = changes.upsert(connection, tally)
-    return insert.on_conflict_do_update(
+    return insert.from_select(_COLUMNS, rows).on_conflict_do_update(
         index_elements=list(tally.primary_key), set_={"count": tally.c.count + insert.excluded.count}
     )
 
 
-_ADDED = bulk.Statement(_added, ("run_id", "domain_id", "outcome", "day", "node_id", "count"))
+_COLUMNS = ("run_id", "domain_id", "outcome", "day", "node_id", "count")
+_ADDED = bulk.Query(_added)
 
 
 def outcome(state: DeliveryState) -> str:
