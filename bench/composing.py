@@ -18,7 +18,7 @@ import stage
 from figures import Figure, Scale
 from mailbound import tokens
 from mailbound.config import Inbox, Outbound, Store, Web
-from mailbound.database.deliveries import Claimed
+from mailbound.database.claims import Claimed
 from mailbound.model import Letter
 from mailbound.outbound import composer
 from mailbound.template import Template

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mailbound import tokens
 from mailbound.config import Inbox, Outbound, Store, Web
-from mailbound.database.deliveries import Claimed
+from mailbound.database.claims import Claimed
 from mailbound.outbound.composer import Frame, compose
 from mailbound.relay import body
 from mailbound.template import Template, TemplateFault

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from mailbound.database import changes, deliveries, recovery, remaining, runs, tables, tally
+from mailbound.database import changes, claims, deliveries, recovery, remaining, runs, tables, tally
 from mailbound.database.deliveries import Settlement
 from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunEvent
 from mailbound.model import RecipientStatus
@@ -70,7 +70,7 @@ def test_a_mark_is_refused_to_whoever_changed_in_the_meantime(database_url: str)
         assert marked == {ids["fine"]}
         store_id = here.stores["main"]
         events = {
-            name: deliveries.withdrawn(here.connection, ids[name], store_id, now=NOW)
+            name: claims.withdrawn(here.connection, ids[name], store_id, now=NOW)
             for name in ("out", "dead", "moved")
         }
         assert (events["out"].event, events["out"].reason) == (DeliveryEvent.SKIP, "not-opted-in")

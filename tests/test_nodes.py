@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from mailbound.database import deliveries, inbound_mail, leases, nodes, recovery, schema, tables
+from mailbound.database import claims, deliveries, inbound_mail, leases, nodes, recovery, schema, tables
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.database.leases import Lease
@@ -150,7 +150,7 @@ def _claims(here: World, node_id: int, *, count: int = 2, in_doubt: str = "resen
         here.person(f"{node_id}-{number}")
     run_id = here.sending(here.activity(in_doubt=in_doubt))
     store_id = here.stores["main"]
-    return deliveries.claim(
+    return claims.claim(
         here.connection, run_id=run_id, store_id=store_id, node_id=node_id, limit=count, now=NOW
     )
 

@@ -17,7 +17,8 @@ import scripted_relay
 from mailbound import classify, pacing, relay, status
 from mailbound.config import Policy as Limits
 from mailbound.database import deliveries, remaining, runs, schema, tables, tally
-from mailbound.database.deliveries import Claimed, Settlement
+from mailbound.database.claims import Claimed
+from mailbound.database.deliveries import Settlement
 from mailbound.database.engine import Database
 from mailbound.database.outcomes import Ended
 from mailbound.lifecycle import DeliveryEvent, RunEvent

@@ -16,6 +16,7 @@ from mailbound.database import (
     activities,
     audience,
     changes,
+    claims,
     deliveries,
     nodes,
     outcomes,
@@ -27,7 +28,8 @@ from mailbound.database import (
 )
 from mailbound.database.activities import Activity, Plan
 from mailbound.database.changes import Cause
-from mailbound.database.deliveries import Claimed, Settlement
+from mailbound.database.claims import Claimed
+from mailbound.database.deliveries import Settlement
 from mailbound.database.engine import Database
 from mailbound.database.outcomes import Ended
 from mailbound.lifecycle import DeliveryEvent, DeliveryState
@@ -141,7 +143,7 @@ class World:
     def claim(self, run_id: int, *, limit: int = 1000, at: datetime = NOW) -> list[Claimed]:
         """Claim what is due."""
         store_id = runs.find(self.connection, run_id).store_id
-        return deliveries.claim(
+        return claims.claim(
             self.connection, run_id=run_id, store_id=store_id, node_id=NODE, limit=limit, now=at
         )
 

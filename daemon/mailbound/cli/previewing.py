@@ -48,7 +48,7 @@ def compose(
     from mailbound import address as addresses
     from mailbound import config, tokens
     from mailbound.database import activities, recipients, segments, token_keys
-    from mailbound.database.deliveries import Claimed
+    from mailbound.database.claims import Claimed
     from mailbound.outbound import composer
     from mailbound.template import Template, TemplateFault
 

@@ -142,6 +142,28 @@ class Update:
         return parts.table.update().where(*parts.link, chosen).values(parts.values)
 
 
+class Rows:
+    """A SELECT of the hot path. From SQLite all its rows come as one, for the reason that `Update` has."""
+
+    def __init__(self, build: Callable[[sa.Connection], sa.Select[Any]]) -> None:
+        """Take what makes the statement."""
+        self._build = build
+        self._apart = Query(build)
+        self._together = Query(self._as_one)
+
+    def get(self, connection: sa.Connection, **values: Any) -> Sequence[Sequence[Any]]:
+        """Return the rows; SQLite has a moment as text and JSON as what it says."""
+        if connection.dialect.name == "postgresql":
+            return self._apart.rows(connection, **values)
+        rows: list[list[Any]] = json.loads(self._together.execute(connection, **values).scalar_one())
+        return rows
+
+    def _as_one(self, connection: sa.Connection) -> sa.Select[Any]:
+        cells = self._build(connection).subquery("row").c
+        said = (sa.func.json(cell) if isinstance(cell.type, sa.JSON) else cell for cell in cells)
+        return sa.select(sa.func.json_group_array(sa.func.json_array(*said)))
+
+
 def packed(connection: sa.Connection, values: Collection[Any]) -> Any:
     """Return `values` as the one parameter that `listed` takes."""
     return list(values) if connection.dialect.name == "postgresql" else json.dumps(list(values))

@@ -1,4 +1,4 @@
-"""Deliveries: claimed, marked, settled, given back. Every state comes from `lifecycle.advance`.
+"""Deliveries: marked, settled, given back. Every state comes from `lifecycle.advance`.
 
 What a crash leaves: rows in `claimed` were never on the wire and go back to `queued`; rows in `sending` are in doubt
 and become `unknown`; see `recovery`.
@@ -8,38 +8,21 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from mailbound import lifecycle
-from mailbound.database import audience, bulk, nodes, tally
-from mailbound.database.tables import activity, address, delivery, domain, recipient, run
+from mailbound.database import audience, bulk, tally
+from mailbound.database.tables import activity, address, delivery, recipient, run
 from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunState
 
 REPLY_LIMIT = 512
-ERASED = "erased"
+
 PACED = "paced"
 """The reason of a queued delivery that waits for its turn in the rate of its domain."""
-
-
-class Claimed(NamedTuple):
-    """A delivery that this node shall send, with its recipient as they are now."""
-
-    id: int
-    run_id: int
-    recipient_id: int
-    attempt: int  # the number of the attempt that comes now, from 1
-    domain: str
-    slot_at: datetime | None  # the turn that its domain's rate gave it before
-    external_id: str
-    address: str
-    name: str
-    locale: str
-    attributes: Mapping[str, Any]
-    time_zone: str = ""
 
 
 class Settlement(NamedTuple):
@@ -54,112 +37,10 @@ class Settlement(NamedTuple):
     reply: str | None = None
 
 
-def claim(
-    connection: sa.Connection,
-    *,
-    run_id: int,
-    store_id: int,
-    node_id: int,
-    limit: int,
-    now: datetime,
-) -> list[Claimed]:
-    """Claim up to `limit` due deliveries of a run, the longest due first.
-
-    Those who may not get it any more are skipped here, so that no connection is spent on them. A node that was given
-    up claims nothing.
-    """
-    asked = {"of_run": run_id, "node": node_id, "now": now, "most": limit}
-    ids = list(connection.execute(_claim(), asked).scalars())
-    if not ids:
-        return []
-    rows = connection.execute(_people(), {"ids": ids, "store_id": store_id, "now": now}).all()
-    skipped = [
-        Settlement(row.id, DeliveryEvent.SKIP, reason=ERASED if row.external_id is None else row.objection)
-        for row in rows
-        if row.external_id is None or row.objection
-    ]
-    settle(connection, skipped, node_id=node_id, now=now)
-    return [
-        Claimed(
-            row.id,
-            row.run_id,
-            row.recipient_id,
-            row.attempt + 1,
-            row.domain,
-            row.next_attempt_at if row.reason == PACED else None,
-            row.external_id,
-            row.address,
-            row.name,
-            row.locale,
-            row.attributes,
-            row.time_zone,
-        )
-        for row in rows
-        if row.external_id is not None and not row.objection
-    ]
-
-
 # Building a statement takes SQLAlchemy longer than running it, so those of the hot path are built once.
 
 _NOW = sa.bindparam("now", type_=delivery.c.marked_at.type)
 _IDS = sa.bindparam("ids", expanding=True, type_=delivery.c.id.type)
-
-
-@functools.cache
-def _claim() -> sa.UpdateBase:
-    due = (
-        sa.select(delivery.c.id)
-        .where(
-            delivery.c.run_id == sa.bindparam("of_run"),
-            delivery.c.state
-            == sa.literal_column(f"'{DeliveryState.QUEUED}'"),  # so that the partial index serves
-            delivery.c.next_attempt_at <= _NOW,
-        )
-        .order_by(delivery.c.next_attempt_at, delivery.c.id)
-        .limit(sa.bindparam("most"))
-        .with_for_update(skip_locked=True)
-    )
-    return (
-        delivery.update()
-        .where(delivery.c.id.in_(due.scalar_subquery()), nodes.standing(sa.bindparam("node")))
-        .values(
-            state=lifecycle.advance(DeliveryState.QUEUED, DeliveryEvent.CLAIM), node_id=sa.bindparam("node")
-        )
-        .returning(delivery.c.id)
-    )
-
-
-@functools.cache
-def _people() -> sa.Select[Any]:
-    store_id: sa.ColumnElement[int] = sa.bindparam("store_id", type_=sa.Integer())
-    objection = audience.objection(
-        delivery.c.recipient_id, delivery.c.address_id, delivery.c.domain_id, store_id, _NOW
-    )
-    return (
-        sa.select(
-            delivery.c.id,
-            delivery.c.run_id,
-            delivery.c.recipient_id,
-            delivery.c.attempt,
-            delivery.c.next_attempt_at,
-            delivery.c.reason,
-            domain.c.name.label("domain"),
-            recipient.c.external_id,
-            recipient.c.address,
-            recipient.c.name,
-            recipient.c.locale,
-            recipient.c.attributes,
-            recipient.c.time_zone,
-            objection.label("objection"),
-        )
-        .select_from(
-            delivery.join(domain, domain.c.id == delivery.c.domain_id).outerjoin(
-                recipient, recipient.c.id == delivery.c.recipient_id
-            )
-        )
-        .where(delivery.c.id.in_(_IDS))
-        .order_by(delivery.c.id)
-    )
 
 
 def mark(connection: sa.Connection, ids: Sequence[int], *, node_id: int, now: datetime) -> set[int]:
@@ -353,16 +234,7 @@ def _reported() -> sa.Update:
     )
 
 
-def withdrawn(connection: sa.Connection, delivery_id: int, store_id: int, *, now: datetime) -> Settlement:
-    """Return what shall become of a delivery whose mark was refused: skipped for a reason, or queued again."""
-    row = connection.execute(_people(), {"ids": [delivery_id], "store_id": store_id, "now": now}).one()
-    if row.external_id is None or row.objection:
-        return Settlement(delivery_id, DeliveryEvent.SKIP, reason=row.objection or ERASED)
-    _readdress(connection, delivery_id, now=now)
-    return Settlement(delivery_id, DeliveryEvent.RELEASE)
-
-
-def _readdress(connection: sa.Connection, delivery_id: int, *, now: datetime) -> None:
+def readdress(connection: sa.Connection, delivery_id: int, *, now: datetime) -> None:
     """Let a delivery follow its recipient to a new address."""
     fresh = (
         sa.select(recipient.c.address_id, address.c.domain_id)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from mailbound.config import Policy
-from mailbound.database import bounces, deliveries, recovery
+from mailbound.database import bounces, claims, deliveries, recovery
 from mailbound.database.bounces import Finding, Recorded
 from mailbound.database.deliveries import Settlement
 from mailbound.lifecycle import DeliveryState
@@ -55,8 +55,7 @@ def commit(
     """Write outcomes with their effects, then marks; what is in `marked` may send its final dot afterwards."""
     done = Committed()
     settlements = [
-        item.settlement or deliveries.withdrawn(connection, item.delivery_id, store_id, now=now)
-        for item in ended
+        item.settlement or claims.withdrawn(connection, item.delivery_id, store_id, now=now) for item in ended
     ]
     done.states = deliveries.settle(connection, settlements, node_id=node_id, now=now)
     for item in ended:

@@ -13,7 +13,7 @@ from mailbound import message, tokens
 from mailbound.config import Store, Web
 from mailbound.database import runs, token_keys
 from mailbound.database.activities import Activity
-from mailbound.database.deliveries import Claimed
+from mailbound.database.claims import Claimed
 from mailbound.database.engine import Database
 from mailbound.database.runs import Run
 from mailbound.model import Letter

@@ -13,7 +13,8 @@ import structlog
 
 from mailbound import classify
 from mailbound.database import nodes
-from mailbound.database.deliveries import Claimed, Settlement
+from mailbound.database.claims import Claimed
+from mailbound.database.deliveries import Settlement
 from mailbound.database.outcomes import Ended
 from mailbound.lifecycle import DeliveryEvent
 from mailbound.model import Category, Letter, Outcome, Result, Verdict

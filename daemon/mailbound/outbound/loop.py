@@ -14,10 +14,11 @@ import structlog
 
 from mailbound import classify, schedule
 from mailbound.config import Policy, Sending
-from mailbound.database import activities, deliveries, runs
+from mailbound.database import activities, claims, deliveries, runs
 from mailbound.database.activities import Activity
 from mailbound.database.bounces import Recorded
-from mailbound.database.deliveries import Claimed, Settlement
+from mailbound.database.claims import Claimed
+from mailbound.database.deliveries import Settlement
 from mailbound.database.engine import Database
 from mailbound.database.outcomes import Ended
 from mailbound.database.runs import Run
@@ -180,7 +181,7 @@ class Outbound:
 
     async def _feed_run(self, run: Run, activity: Activity, *, limit: int, stopping: asyncio.Event) -> int:
         claimed = await self._parts.database.run(
-            deliveries.claim,
+            claims.claim,
             run_id=run.id,
             store_id=self._parts.store_id,
             node_id=self._parts.node_id,
