@@ -284,6 +284,22 @@ def test_what_was_sent_before_a_new_consent_changes_nothing(database_url: str) -
         assert statuses(here) == {"anna@example.org": "undeliverable"}
 
 
+def test_what_failed_before_a_new_consent_is_forgotten(database_url: str) -> None:
+    with world(database_url) as here:
+        here.person("anna")
+        unclear = Verdict(Category.UNCLEAR, permanent=True, status=None, rule="test")
+        for day in range(4):
+            at = NOW + day * DAY
+            if day == 2:
+                people = [imports.Person("anna", normalise("anna@example.org"), receive=True, consent_at=at)]
+                imports.Import(store_id=here.stores["main"], who="test", now=at).apply(
+                    here.connection, people
+                )
+            sent = here.send(here.sending(here.activity(f"day-{day}"), at=at), at=at)
+            record(here, sent["anna"], unclear, at=at)
+        assert statuses(here) == {}, "two days of failures since, of three"
+
+
 def test_a_failure_behind_an_arrival_counts_for_nothing_later(database_url: str) -> None:
     with world(database_url) as here:
         here.person("anna")

@@ -84,7 +84,7 @@ class Stage:
 
 def test_a_soft_bounce_is_sent_again_so_many_times_and_then_no_more(database_url: str) -> None:
     with world(database_url) as here:
-        stage = Stage(here, times=2)
+        stage = Stage(here, times=2, expires_after=20 * DAY)
         for attempt in (1, 2):
             at = NOW + (attempt - 1) * (DAY + HOUR)
             stage.say(at=at, attempt=attempt)
