@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailbound.cli import bars, sheets, terminal
 from mailbound.cli.sheets import Fact
-from mailbound.database.releasing import Group, Settled
-from mailbound.guard import By
 from mailbound.model import Disposition
+
+if TYPE_CHECKING:
+    from mailbound.database.releasing import Group, Settled
 
 _MANY = 10
 """So many bounces are shown one by one."""
@@ -18,6 +19,8 @@ _MANY = 10
 
 def groups(found: Sequence[Group]) -> None:
     """Print what is held, group by group, and what to do about it."""
+    from mailbound.guard import By
+
     for number, group in enumerate(found):
         if number:
             bars.line("")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailbound.cli import bars, bounce_views, terminal
 from mailbound.cli.bars import Styled
-from mailbound.config import Inbound, quantities
-from mailbound.database.quarantine import Room
-from mailbound.policy import Decision
+
+if TYPE_CHECKING:
+    from mailbound.config import Inbound
+    from mailbound.database.quarantine import Room
+    from mailbound.policy import Decision
 
 
 def show(rows: Sequence[tuple[Any, Any | None]]) -> None:
@@ -20,6 +22,8 @@ def show(rows: Sequence[tuple[Any, Any | None]]) -> None:
 
 def room(found: Room, limits: Inbound) -> None:
     """Print how full the quarantine is, and what can be done."""
+    from mailbound.config import quantities
+
     bars.line(
         f"{terminal.counted(found.reports, 'report')}, {_size(found.octets)} of mail; "
         f"{quantities.write_size(limits.quarantine_budget)} and {quantities.write_duration(limits.quarantine_for)} are "
