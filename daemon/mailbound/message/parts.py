@@ -6,6 +6,7 @@ import base64
 import binascii
 import mimetypes
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from mailbound.message import headers
 from mailbound.message.headers import MessageFault
@@ -20,11 +21,24 @@ _UNKNOWN = "application/octet-stream"
 
 _TEXT_HEAD = b"Content-Type: text/%s; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
 _QP_WIDTH = 76  # RFC 2045 §6.7
+_SOFT = b"=\r\n"
+_WORTH_A_BREAK = 24  # characters
 _QP_PLAIN = frozenset(range(0x21, 0x7F)) - frozenset(b"=.")
 
 
+class _Known(NamedTuple):
+    """A text of a template that holds an end of a line, encoded as far as what stands around it does not matter."""
+
+    end: str | None  # of the line that it begins in; None if it stands in what is encoded
+    encoded: bytes
+    beginning: str  # of the line that it ends in; "" if that, too, stands there
+
+
 class Text:
-    """Writes text parts in quoted-printable; the texts of a template are encoded once, and then only looked up."""
+    """Writes text parts in quoted-printable; the texts of a template are encoded once, and then only looked up.
+
+    A soft line break parts a long one from what is filled in beside it.
+    """
 
     def __init__(self, subtype: str, constants: Iterable[str]) -> None:
         """Encode `constants`, which messages will hold unchanged. Raises MessageFault as `encode` does."""
@@ -38,7 +52,7 @@ class Text:
         No line of it begins with a dot. Raises MessageFault for what UTF-8 cannot say.
         """
         encoded = [self._head]
-        begun: list[str] = []  # the beginning of a line
+        begun: list[str] = []  # what is not encoded yet of the line under way
         for piece in pieces:
             known = self._known.get(piece)
             if known is None:
@@ -48,28 +62,50 @@ class Text:
                     begun.append(piece)
                     continue
                 known = self._cut(piece)
-            end, whole_lines, beginning = known
-            begun.append(end)
-            encoded += self._line("".join(begun)), whole_lines
-            begun = [beginning]
+            if known.end is not None:
+                begun.append(known.end)
+                encoded.append(self._octets("".join(begun)) + b"\r\n")
+            elif begun:
+                encoded.append(self._broken("".join(begun)))
+            encoded.append(known.encoded)
+            begun = [known.beginning] if known.beginning else []
         rest = "".join(begun)
-        if rest or len(encoded) == 1:
-            encoded.append(self._line(rest))
+        if rest or encoded[-1].endswith(_SOFT) or len(encoded) == 1:
+            encoded.append(self._octets(rest) + b"\r\n")
         return b"".join(encoded)
 
-    def _cut(self, text: str) -> tuple[str, bytes, str]:
-        """Return the end of the line that `text` begins in, the encoded lines, and the beginning of the last one."""
+    def _cut(self, text: str) -> _Known:
+        """Return what is known of a text with a line end in it. What is not worth a break stays as it is."""
+        end: str | None
         end, *lines, beginning = str.split(text, "\n")  # it may be Markup, whose own methods take their time
-        return end, b"".join(map(self._line, lines)), beginning
+        encoded = [self._octets(line) + b"\r\n" for line in lines]
+        if len(end) >= _WORTH_A_BREAK:
+            encoded.insert(0, self._octets(end) + b"\r\n")
+            end = None
+        if len(beginning) >= _WORTH_A_BREAK:
+            encoded.append(self._broken(beginning))
+            beginning = ""
+        return _Known(end, b"".join(encoded), beginning)
 
-    def _line(self, line: str) -> bytes:
-        """Return a line in quoted-printable, with its end; each is encoded for itself (RFC 2045 §6.7)."""
+    def _octets(self, line: str) -> bytes:
+        """Return a line in quoted-printable, without its end; each is encoded for itself (RFC 2045 §6.7)."""
         try:
             octets = line.encode() + b"\r\n"
         except UnicodeEncodeError:
             raise MessageFault(f"the {self._subtype} part holds half a surrogate pair") from None
         encoded = binascii.b2a_qp(octets, istext=True)
-        return _dotless(octets) if encoded.startswith(b".") or b"\n." in encoded else encoded
+        if encoded.startswith(b".") or b"\n." in encoded:
+            encoded = _dotless(octets)
+        return encoded[:-2]
+
+    def _broken(self, text: str) -> bytes:
+        """Return a piece of a line with a soft break behind it."""
+        encoded = self._octets(text)
+        if len(encoded) - (encoded.rfind(b"\n") + 1) < _QP_WIDTH:
+            return encoded + _SOFT
+        at = -3 if encoded[-3:-2] == b"=" else -1  # the last character makes room for the mark
+        last = b"=2E" if encoded[at:] == b"." else encoded[at:]
+        return encoded[:at] + _SOFT + last + _SOFT
 
 
 def _dotless(line: bytes) -> bytes:
@@ -80,7 +116,7 @@ def _dotless(line: bytes) -> bytes:
         if len(lines[-1]) + len(written) > _QP_WIDTH - 1:
             lines.append(b"")
         lines[-1] += written
-    return b"=\r\n".join(lines) + b"\r\n"
+    return _SOFT.join(lines) + b"\r\n"
 
 
 def _newlines(text: str) -> str:
