@@ -455,6 +455,7 @@ PIECE = st.text(alphabet=st.sampled_from("ab =.\t\n\r\x0cé€xxxxx"), max_size=
 @example([("x" * 75 + ".x\n", True)])  # a line that is broken before a dot
 @example([("x\r", False), ("\nx", True)])
 @example([("x\n", True), ("", False)])
+@example([("\n\r", True), ("\n", False)])
 @example([("\n" + "x" * 30, True)])  # it ends within a line that was broken
 @example([("\n" + "x" * 75 + ".", True), ("\n", False)])
 @example([("\n" + "x" * 75 + "=", True), ("x", False), ("y" * 40 + "\nz", True)])

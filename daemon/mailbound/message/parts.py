@@ -44,7 +44,7 @@ class Text:
         """Encode `constants`, which messages will hold unchanged. Raises MessageFault as `encode` does."""
         self._subtype = subtype
         self._head = _TEXT_HEAD % subtype.encode()
-        self._known = {text: self._cut(_newlines(text)) for text in constants if "\n" in text}
+        self._known = {text: self._cut(text) for text in constants if "\n" in text and "\r" not in text}
 
     def encode(self, pieces: Sequence[str]) -> bytes:
         """Return the part that holds `pieces`, one after the other.
