@@ -44,7 +44,9 @@ class Text:
         """Encode `constants`, which messages will hold unchanged. Raises MessageFault as `encode` does."""
         self._subtype = subtype
         self._head = _TEXT_HEAD % subtype.encode()
-        self._known = {text: self._cut(text) for text in constants if "\n" in text and "\r" not in text}
+        self._known = {
+            text: self._cut(text, breaks=True) for text in constants if "\n" in text and "\r" not in text
+        }
 
     def encode(self, pieces: Sequence[str]) -> bytes:
         """Return the part that holds `pieces`, one after the other.
@@ -61,7 +63,7 @@ class Text:
                 if "\n" not in piece:
                     begun.append(piece)
                     continue
-                known = self._cut(piece)
+                known = self._cut(piece, breaks=False)
             if known.end is not None:
                 begun.append(known.end)
                 encoded.append(self._octets("".join(begun)) + b"\r\n")
@@ -74,15 +76,15 @@ class Text:
             encoded.append(self._octets(rest) + b"\r\n")
         return b"".join(encoded)
 
-    def _cut(self, text: str) -> _Known:
-        """Return what is known of a text with a line end in it. What is not worth a break stays as it is."""
+    def _cut(self, text: str, *, breaks: bool) -> _Known:
+        """Return what is known of a text with a line end in it, long ends parted from it by `breaks`."""
         end: str | None
         end, *lines, beginning = str.split(text, "\n")  # it may be Markup, whose own methods take their time
         encoded = [self._octets(line) + b"\r\n" for line in lines]
-        if len(end) >= _WORTH_A_BREAK:
+        if breaks and len(end) >= _WORTH_A_BREAK:
             encoded.insert(0, self._octets(end) + b"\r\n")
             end = None
-        if len(beginning) >= _WORTH_A_BREAK:
+        if breaks and len(beginning) >= _WORTH_A_BREAK:
             encoded.append(self._broken(beginning))
             beginning = ""
         return _Known(end, b"".join(encoded), beginning)
@@ -94,8 +96,8 @@ class Text:
         except UnicodeEncodeError:
             raise MessageFault(f"the {self._subtype} part holds half a surrogate pair") from None
         encoded = binascii.b2a_qp(octets, istext=True)
-        if encoded.startswith(b".") or b"\n." in encoded:
-            encoded = _dotless(octets)
+        if encoded.startswith(b".") or b"\n." in encoded or encoded.endswith((b"=20\r\n", b"=09\r\n")):
+            return _carefully(octets[:-2])
         return encoded[:-2]
 
     def _broken(self, text: str) -> bytes:
@@ -108,15 +110,18 @@ class Text:
         return encoded[:at] + _SOFT + last + _SOFT
 
 
-def _dotless(line: bytes) -> bytes:
-    """Return a line in quoted-printable, its dots encoded too, so that no relay can take one for its own."""
+def _carefully(line: bytes) -> bytes:
+    """Return a line in quoted-printable, its dots encoded too, so that no relay can take one for its own.
+
+    `binascii` does not do that, and makes a line too long that ends with a space.
+    """
     lines = [b""]
-    for octet in line.removesuffix(b"\r\n"):
+    for octet in line:
         written = bytes((octet,)) if octet in _QP_PLAIN else b"=%02X" % octet
         if len(lines[-1]) + len(written) > _QP_WIDTH - 1:
             lines.append(b"")
         lines[-1] += written
-    return _SOFT.join(lines) + b"\r\n"
+    return _SOFT.join(lines)
 
 
 def _newlines(text: str) -> str:
