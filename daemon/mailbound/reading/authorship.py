@@ -151,6 +151,8 @@ def _goes_to_author(mail: Mail) -> bool:
 def _path(mail: Mail) -> str:
     """Return its reverse-path; "" where it is lost, or was put there on our side: it is as ours as whom it is to."""
     path = phrases.small(mail.headers.get("return-path"))
+    if path.strip("<> ").startswith("@"):
+        return ""  # it names nobody
     host = _host(path.strip("<> "))
     is_ours = any(are_kin(host, _host(address)) for address in mail.delivered_to)
     return "" if is_ours and not are_kin(host, _host(mail.sender)) else path
