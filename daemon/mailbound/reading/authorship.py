@@ -163,5 +163,7 @@ def _host(address: str) -> str:
 
 
 def are_kin(host: str, other: str) -> bool:
-    """Tell whether two domains are the same, or one is below the other."""
-    return bool(host and other) and (f".{host}".endswith(f".{other}") or f".{other}".endswith(f".{host}"))
+    """Tell whether two domains are the same, or one is below the other. A top-level domain is kin to nobody."""
+    if "." not in host or "." not in other:
+        return bool(host) and host == other
+    return f".{host}".endswith(f".{other}") or f".{other}".endswith(f".{host}")
