@@ -171,10 +171,7 @@ def packed(connection: sa.Connection, values: Collection[Any]) -> Any:
 
 def listed(connection: sa.Connection, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
     """Return whether `column` is one of the values that the parameter `name` will hold, `packed`."""
-    parameter = sa.bindparam(name, type_=sa.types.NullType())
-    if connection.dialect.name == "postgresql":
-        return column == sa.func.any(sa.cast(parameter, ARRAY(column.type)))
-    return column.in_(sa.select(sa.func.json_each(parameter).table_valued("value").c.value))
+    return _is_one(connection, column, sa.bindparam(name, type_=sa.types.NullType()))
 
 
 def table(connection: sa.Connection, name: str, **columns: sa.types.TypeEngine[Any]) -> sa.FromClause:
@@ -195,10 +192,16 @@ def among(
     connection: sa.Connection, column: sa.ColumnElement[Any], values: Collection[str] | Collection[int]
 ) -> sa.ColumnElement[bool]:
     """Return whether `column` is one of `values`, however many: they are one parameter, and one statement."""
+    parameter = sa.bindparam(None, packed(connection, values), type_=sa.types.NullType(), unique=True)
+    return _is_one(connection, column, parameter)
+
+
+def _is_one(
+    connection: sa.Connection, column: sa.ColumnElement[Any], parameter: sa.BindParameter[Any]
+) -> sa.ColumnElement[bool]:
     if connection.dialect.name == "postgresql":
-        return column == sa.func.any(sa.cast(list(values), ARRAY(column.type)))
-    given = sa.func.json_each(json.dumps(list(values))).table_valued("value")
-    return column.in_(sa.select(given.c.value))
+        return column == sa.func.any(sa.cast(parameter, ARRAY(column.type)))
+    return column.in_(sa.select(sa.func.json_each(parameter).table_valued("value").c.value))
 
 
 def _converted(column: Sequence[Any], converter: _Converter | None) -> Sequence[Any]:

@@ -14,6 +14,7 @@ from mailbound import address as addresses
 from mailbound.database import changes
 from mailbound.database.changes import Cause
 from mailbound.database.tables import address, domain, suppression
+from mailbound.errors import InputError
 
 _WRITTEN = re.compile(r"(.*?)(?: \(until (\d{4}-\d\d-\d\dT[\d:.]+\+00:00)\))?", re.DOTALL)
 
@@ -118,8 +119,18 @@ def of_address(connection: sa.Connection, address_id: int, *, now: datetime) -> 
     return Suppression(row.reason, row.until) if row else None
 
 
+def _known(what: str) -> addresses.Address:
+    """Return an address, or for a domain one within it. Raises InputError for what is neither."""
+    if "@" in what:
+        return addresses.normalise(what)
+    try:
+        return addresses.normalise(f"postmaster@{what}")
+    except InputError:
+        raise InputError(f"{what!r} is neither an address nor a domain") from None
+
+
 def _place(connection: sa.Connection, what: str) -> _Place:
-    known = addresses.normalise(what if "@" in what else f"postmaster@{what}")
+    known = _known(what)
     domain_id = _id_of(connection, domain, {"name": known.domain})
     if "@" not in what:
         return {"domain_id": domain_id}
