@@ -18,8 +18,9 @@ _STORED = (
     b"Content-Length: 2107",
     b"Lines: 77",
 )
+# To a domain that no mail speaks of: whom a mail is for may tell what it is, and that is no change of its octets.
 _DELIVERED = (
-    b"Delivered-To: <news@sender.example>",
+    b"Delivered-To: <news@house-of-nobody-else.example>",
     b"Received: from mx.example by box.example; 2 Mar 2026 09:15:01 +0000",
 )
 
