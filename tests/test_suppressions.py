@@ -105,7 +105,7 @@ def test_what_the_ledger_writes_it_reads(reason: str, until: datetime | None) ->
 
 @pytest.mark.parametrize("what", ["", "no one@", "exa mple.com", "@example.com", "-.com", "nobody"])
 def test_what_is_neither_an_address_nor_a_domain_is_refused(sqlite_url: str, what: str) -> None:
-    with world(sqlite_url) as here, pytest.raises(InputError, match="^(?!.*postmaster)"):
+    with world(sqlite_url) as here, pytest.raises(InputError, match=r"^(?!.*postmaster)"):
         _suppress(here, what)
 
 
