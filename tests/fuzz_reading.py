@@ -29,6 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import mailbound
 import mutations
 
 try:
@@ -99,10 +100,11 @@ class Search:
 
 def _place(error: BaseException, *, innermost: bool) -> str:
     """Return the function of ours that failed, or, since where time runs out is chance, the reader that had begun."""
+    package = f"{Path(mailbound.__file__).parent}{os.sep}"
     ours = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if f"{os.sep}mailbound{os.sep}" in frame.filename and Path(frame.filename).name != "__init__.py"
+        if frame.filename.startswith(package) and Path(frame.filename).name != "__init__.py"
     ]
     if not ours:
         return "none of ours"
