@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 
 from mailbound.message import headers, parts
 from mailbound.message.headers import PLACE, MessageFault, Mould
+from mailbound.message.text import Text
 from mailbound.template import Rendered, Template
 
 __all__ = [
@@ -94,8 +95,8 @@ def unsubscribe(mailto: str, https: str | None = None) -> Mould:
 class Enclosures:
     """What all messages of a template carry, encoded: its texts, images and attachments."""
 
-    plain: parts.Text = field(default_factory=lambda: parts.Text("plain", ()))
-    html: parts.Text = field(default_factory=lambda: parts.Text("html", ()))
+    plain: Text = field(default_factory=lambda: Text("plain", ()))
+    html: Text = field(default_factory=lambda: Text("html", ()))
     inline: tuple[bytes, ...] = ()
     attachments: tuple[bytes, ...] = ()
 
@@ -103,8 +104,8 @@ class Enclosures:
 def enclose(template: Template) -> Enclosures:
     """Return what all messages of `template` carry. Raises MessageFault for what cannot be written."""
     return Enclosures(
-        parts.Text("plain", template.constants),
-        parts.Text("html", template.constants),
+        Text("plain", template.constants),
+        Text("html", template.constants),
         tuple(parts.file(file.name, file.content, file.content_id) for file in template.inline),
         tuple(parts.file(file.name, file.content, None) for file in template.attachments),
     )
@@ -133,7 +134,8 @@ def compose(
     `message_id` is a field that is the same at each attempt, `unsubscribe` the fields that say how to leave; `date`
     is aware, the time of submission (RFC 5322 §3.6.1).
     """
-    header = b"".join(
+    html = None if rendered.html_pieces is None else enclosures.html.encode(rendered.html_pieces)
+    return b"".join(
         (
             _date(date.replace(microsecond=0)),
             sender._fields,
@@ -142,11 +144,10 @@ def compose(
             message_id,
             unsubscribe,
             _CONSTANT,
+            *parts.body(
+                enclosures.plain.encode(rendered.text_pieces), html, enclosures.inline, enclosures.attachments
+            ),
         )
-    )
-    html = None if rendered.html_pieces is None else enclosures.html.encode(rendered.html_pieces)
-    return header + parts.body(
-        enclosures.plain.encode(rendered.text_pieces), html, enclosures.inline, enclosures.attachments
     )
 
 
