@@ -406,8 +406,8 @@ SITUATIONS = [
 
 def rendered(source, values, *, html):
     environment = sandbox.Environment({"t": source}, html=html, trim=False)
-    with sandbox.budget():
-        return environment.get_template("t").render(values)
+    sandbox.renew_budget()
+    return environment.get_template("t").render(values)
 
 
 @settings(max_examples=200, deadline=None)

@@ -139,7 +139,7 @@ def compose(
         (
             _date(date.replace(microsecond=0)),
             sender._fields,
-            headers.field("To", _mailbox(to, len("To: "))),
+            headers.recipient(to.name, to.address),
             headers.text("Subject", rendered.subject),
             message_id,
             unsubscribe,

@@ -7,6 +7,7 @@ encoded word become a header field of its own, and encode what must stay as it i
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -19,6 +20,8 @@ _ENCODED_WORD = 75  # RFC 2047 §2
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"
 _ATOMS = re.compile(rf"[{_ATEXT}]+(?: [{_ATEXT}]+)*")
+_MAILBOX = re.compile(rf"{_ATOMS.pattern} <[.{_ATEXT}]+@[A-Za-z0-9.-]+>")  # most are like this
+_WORDS = re.compile(r"[!-~]+(?: [!-~]+)*")
 _QUOTED_STRING = r'"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"'
 _ADDRESS = re.compile(rf"(?:[.\u00a1-\U0010ffff{_ATEXT}]+|{_QUOTED_STRING})@[A-Za-z0-9.-]+")
 _MESSAGE_ID = re.compile(rf"[.{_ATEXT}]+@[A-Za-z0-9.-]+")
@@ -30,7 +33,6 @@ _FIELD = re.compile(rb"[!-9;-~]+: [^\r\n\x00]*(?:\r\n[ \t][^\r\n\x00]+)*\r\n")
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 _Q = [chr(octet) if octet in _PLAIN else f"={octet:02X}" for octet in range(256)]
 _Q[0x20] = "_"
-_Q_SIZES = list(map(len, _Q))
 _IN_PARAMETER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,59}")
 
 
@@ -83,6 +85,8 @@ def _folded(name: str, value: str) -> str:
 
 def text(name: str, value: str) -> bytes:
     """Return a header field of free text, as encoded words if it needs them (RFC 2047)."""
+    if len(name) + len(value) + 2 <= _WIDTH and _WORDS.fullmatch(value) and "=?" not in value:
+        return f"{name}: {value}\r\n".encode()
     checked(value, name)
     if _is_plain(value) and max(map(len, value.split(" "))) < _WIDTH:
         return field(name, value)
@@ -98,6 +102,17 @@ def mailbox(name: str, address: str, *, used: int = 0) -> str:
         raise MessageFault(f"{address!r} cannot be written as an address")
     shown = phrase(name, used=used)
     return f"{shown} <{address}>" if shown else address
+
+
+def recipient(name: str, address: str) -> bytes:
+    """Return the To field. Raises MessageFault."""
+    if (
+        len(name) + len(address) <= _WIDTH - len("To:  <>")
+        and _MAILBOX.fullmatch(f"{name} <{address}>")
+        and "=?" not in name
+    ):
+        return f"To: {name} <{address}>\r\n".encode()
+    return field("To", mailbox(name, address, used=len("To: ")))
 
 
 def phrase(value: str, *, used: int = 0) -> str:
@@ -165,34 +180,30 @@ def _is_plain(value: str) -> bool:
 
 def _encoded_words(value: str, *, used: int) -> Iterator[str]:
     """Yield encoded words of whole characters; base64 where that is shorter."""
-    octets = value.encode()
-    q_size = sum(map(_Q_SIZES.__getitem__, octets))
-    encode, sizes, per_room = (
-        (_as_q, _q_sizes, 1.0) if q_size <= len(octets) * 4 / 3 + 4 else (_as_b, _b_sizes, 0.75)
-    )
+    octets = len(value.encode())
+    in_q = list(map(_in_q, value))
+    is_q = sum(map(len, in_q)) <= octets * 4 / 3 + 4
+    sizes = map(len, in_q) if is_q else (len(character.encode()) for character in value)
+    per_room = 1.0 if is_q else 0.75
     room = max(min(_ENCODED_WORD, _WIDTH - used - 1), 30) - len("=?utf-8?q??=")
-    if q_size <= room // 4 * 4 and encode is _as_q:
-        yield _as_q(value)
-        return
     start = taken = 0
-    for position, size in enumerate(sizes(value)):
-        if taken + size > room // 4 * 4 * per_room:
-            yield encode(value[start:position])
-            start, taken, room = position, 0, _ENCODED_WORD - len("=?utf-8?q??=")
+    most = room // 4 * 4 * per_room
+    for position, size in enumerate(sizes):
+        if taken + size > most:
+            yield _as_q(in_q[start:position]) if is_q else _as_b(value[start:position])
+            start, taken = position, 0
+            most = (_ENCODED_WORD - len("=?utf-8?q??=")) // 4 * 4 * per_room
         taken += size
-    yield encode(value[start:])
+    yield _as_q(in_q[start:]) if is_q else _as_b(value[start:])
 
 
-def _q_sizes(value: str) -> Iterator[int]:
-    return (sum(map(_Q_SIZES.__getitem__, character.encode())) for character in value)
+@functools.lru_cache(4096)
+def _in_q(character: str) -> str:
+    return "".join(map(_Q.__getitem__, character.encode()))
 
 
-def _b_sizes(value: str) -> Iterator[int]:
-    return (len(character.encode()) for character in value)
-
-
-def _as_q(value: str) -> str:
-    return f"=?utf-8?q?{''.join(map(_Q.__getitem__, value.encode()))}?="
+def _as_q(written: Iterable[str]) -> str:
+    return f"=?utf-8?q?{''.join(written)}?="
 
 
 def _as_b(value: str) -> str:

@@ -134,16 +134,14 @@ class Template:
         `values` hold only what JSON can: a template may call the methods of whatever it is given.
         """
         variables = {**sandbox.GLOBALS, **values}
-        with sandbox.budget():
-            subject = " ".join("".join(_part(self._subject, variables)).split())
-            html = _part(self._html, variables) if self._html else None
-            if html is not None and self._inline_each:
-                html = [inlining.inline("".join(html))]
-            text = (
-                [plaintext.from_html("".join(html or ()))]
-                if self._text is None
-                else _part(self._text, variables)
-            )
+        sandbox.renew_budget()
+        subject = " ".join("".join(_part(self._subject, variables)).split())
+        html = _part(self._html, variables) if self._html else None
+        if html is not None and self._inline_each:
+            html = [inlining.inline("".join(html))]
+        text = (
+            [plaintext.from_html("".join(html or ()))] if self._text is None else _part(self._text, variables)
+        )
         if self._laid_out:
             text = [plaintext.lay_out("".join(text))]
         return Rendered(subject, text, html)

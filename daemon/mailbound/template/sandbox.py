@@ -7,12 +7,11 @@ stop the daemon.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, TypeVar
 
 import jinja2
@@ -114,14 +113,9 @@ class _Guard(NodeTransformer):
         return nodes.Filter(parts, "_joined", [], [], None, None, lineno=node.lineno)
 
 
-@contextlib.contextmanager
-def budget() -> Iterator[None]:
-    """Give the loops within a new number of steps."""
-    token = _steps.set(_LOOP_STEPS)
-    try:
-        yield
-    finally:
-        _steps.reset(token)
+def renew_budget() -> None:
+    """Give the loops from now on a new number of steps."""
+    _steps.set(_LOOP_STEPS)
 
 
 def _counted(iterable: Iterable[Any]) -> list[Any]:
