@@ -56,7 +56,7 @@ def fetcher_of(database: Database, opened: Any, **more: Any) -> Fetcher:
 def kept(database: Database) -> list[bytes]:
     """Return what is kept, in order."""
     with database.look() as connection:
-        ids = connection.execute(sa.select(tables.inbound_mail.c.id).order_by("id")).scalars().all()
+        ids = connection.execute(sa.select(tables.inbound_raw.c.mail_id).order_by("mail_id")).scalars().all()
         return [inbound_mail.raw(connection, mail_id) for mail_id in ids]
 
 
@@ -98,11 +98,11 @@ async def recording(database: Database, *, seconds: float = 10.0) -> AsyncIterat
         reader.close()
 
 
-def arrive(database: Database, *contents: bytes) -> None:
-    """Keep some mails as if they had been fetched."""
+def arrive(database: Database, *contents: bytes, prefix: str = "") -> None:
+    """Keep some mails as if they had been fetched; their uids begin with `prefix`."""
     with database.begin() as connection:
         arrivals = [
-            Arrival(f"uid-{number}", content, len(content), truncated=False)
+            Arrival(f"{prefix}uid-{number}", content, len(content), truncated=False)
             for number, content in enumerate(contents)
         ]
         assert inbound_mail.keep(connection, 1, arrivals, now=NOW) == len(contents)

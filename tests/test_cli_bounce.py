@@ -95,7 +95,7 @@ def test_machines_get_every_field(config):
         (["--limit", "2"], 2),
         (["--quarantined"], 1),
         (["--activity", "spring"], 3),
-        (["--mail"], 3),
+        (["--mail"], 1),
         (["--kind", "disposition"], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

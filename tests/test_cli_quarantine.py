@@ -11,10 +11,11 @@ import pytest
 
 import command
 from box import Box
-from mailbound.database import schema
+from mailbound.database import inbound_mail, schema
+from mailbound.database.inbound_mail import Understood
 from mailbound.model import Action, Kind
 from test_quarantine import forged, mail
-from world import World
+from world import NOW, World
 
 WISH = {"kind": Kind.UNSUBSCRIBE, "action": Action.UNSUBSCRIBED}
 
@@ -126,3 +127,58 @@ def test_the_report_counts_what_a_person_has_to_read(untouched: Path) -> None:
     assert "1 wish to unsubscribe without a token of ours (mailbound bounce quarantine)" in lines
     found = command.run("report", "bounces", "--since", "2026-11-01", "--json", config=untouched).json
     assert found["letters"] == {"wishes": 1, "ordinary": 0, "unrecognised": 0}
+
+
+# --- mail that nobody could make anything of ---------------------------------------------------------------
+
+
+@pytest.fixture
+def puzzled(tmp_path: Path) -> Iterator[Path]:
+    """Return a configuration with two mails that were not understood, one that is poison, and one by a person."""
+    with Box(tmp_path, more='budget = "1KiB"\nlargest = "1KiB"\nquarantine_budget = "1B"') as made:
+        schema.upgrade(made.database)
+        with made.database.begin() as connection:
+            here = World(connection)
+            strange, stranger, person, poison = (mail(here, 300) for _ in range(4))
+            kinds = {strange: Kind.UNRECOGNISED, stranger: Kind.UNRECOGNISED, person: Kind.ORDINARY}
+            known = [Understood(number, kind, "hello", "") for number, kind in kinds.items()]
+            inbound_mail.settle(connection, known, now=NOW)
+            inbound_mail.poison(connection, [poison], why="reading it failed 2 times")
+        yield made.folder / "config.toml"
+
+
+def puzzles(config: Path) -> list[str]:
+    found = command.run("doctor", "--json", config=config).json
+    return [each["text"] for each in found if each["about"] == "inbound"]
+
+
+def test_what_was_not_understood_is_shown_until_it_is_dropped(puzzled: Path) -> None:
+    assert puzzles(puzzled) == [
+        "1 mail could not be read; see `mailbound bounce list --mail`",
+        "2 mails not understood; see `mailbound bounce list --kind unrecognised`",
+        "what is unread, not understood, quarantined or held takes 88% of the budget for raw mail",
+    ]
+    assert command.run("bounce", "drop", "--mail", "1", config=puzzled).out == "1 mail dropped\n"
+    assert puzzles(puzzled)[1] == "1 mail not understood; see `mailbound bounce list --kind unrecognised`"
+    listed = command.run("bounce", "list", "--kind", "unrecognised", "--json", config=puzzled).json
+    assert [each["id"] for each in listed] == [2]
+    assert command.run("bounce", "drop", "--mail", "--all", config=puzzled).out == "2 mails dropped\n"
+    assert puzzles(puzzled) == []
+    assert [
+        each["id"] for each in command.run("bounce", "list", "--mail", "--json", config=puzzled).json
+    ] == [3]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [("3", "mail 3 was understood, as ordinary; it goes by itself"), ("9", "mail 9 is not kept; ")],
+)
+def test_other_mail_is_not_dropped(puzzled: Path, number: str, said: str) -> None:
+    assert command.refused("bounce", "drop", "--mail", number, config=puzzled).startswith(said)
+
+
+def test_the_doctor_counts_who_asks_to_be_left_alone_until_that_is_settled(config: Path) -> None:
+    wish = ["1 mail asking to unsubscribe without a token of ours; see `mailbound bounce quarantine`"]
+    assert puzzles(config) == wish
+    command.run("bounce", "accept", "3", config=config)
+    assert puzzles(config) == []

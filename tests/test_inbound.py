@@ -18,12 +18,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
 import inbox
 from mailbound import mailbox
 from mailbound.bounds import Unreadable
 from mailbound.database import inbound_mail, leases, nodes, tables
 from mailbound.database.engine import Database
+from mailbound.database.inbound_mail import Arrival
 from mailbound.errors import DatabaseError, MailboxError
 from mailbound.inbound import Fetcher, Reader
 from mailbound.mailbox import pop3
@@ -32,6 +34,9 @@ from mailbound.reading import Report
 from mailbound.simulator import Simulator
 from scripted_pop3 import HANG_UP, ScriptedPop3
 from world import NOW
+
+STRANGE = b"From: <>\r\nSubject: Undelivered Mail Returned to Sender\r\nReturn-Path: <>\r\n\r\nSorry.\r\n"
+FORGED = (Path(__file__).parent / "mails" / "forged.eml").read_bytes().replace(b"\n", b"\r\n")
 
 
 async def _open(port: int, **more: Any) -> mailbox.Mailbox:
@@ -287,16 +292,87 @@ def test_nothing_is_deleted_while_the_database_is_locked(sqlite_url: str) -> Non
     asyncio.run(main())
 
 
-def test_when_the_budget_is_used_up_nothing_is_fetched_or_deleted(sqlite_url: str) -> None:
+def test_when_the_budget_is_used_up_nothing_is_fetched_or_deleted_until_there_is_room(
+    sqlite_url: str,
+) -> None:
     async def main() -> None:
-        with inbox.database_at(sqlite_url) as database:
+        with inbox.database_at(sqlite_url) as database, capture_logs() as logged:
             async with _mailbox(2) as simulator:
-                fetch = _fetcher(database, simulator.pop3_port, budget_octets=1).fetch
+                fetch = _fetcher(database, simulator.pop3_port, budget_octets=2 * len(inbox.MAIL % 0)).fetch
                 await fetch()
                 simulator.maildrop.put(inbox.MAIL % 2)
+                for _ in range(2):
+                    assert not await fetch()
+                assert (len(simulator.maildrop), len(inbox.kept(database))) == (1, 2), "nothing goes unread"
+                async with inbox.recording(database) as (one, _):
+                    await inbox.record_all(one, database)
                 assert not await fetch()
+                assert len(simulator.maildrop) == 0
+            assert [mail.state for mail in inbox.mails(database)] == ["read", "read", "new"]
+        told = [each["event"] for each in logged if each["event"].startswith("mailbox") or "mails" in each]
+        full = "mailbox.budget_exceeded"
+        assert told == ["mail.fetched", full, "mail.displaced", "mailbox.recovered", "mail.fetched"]
+
+    asyncio.run(main())
+
+
+def test_the_oldest_understood_mail_makes_room_and_no_other(database_url: str) -> None:
+    """What was not understood stays, what no reader bears, and what waits for a person to judge it."""
+    mails = {
+        "strange": STRANGE,
+        "poison": inbox.MAIL % 1 + b"die!",
+        "forged": FORGED,
+        "old": inbox.MAIL % 2 + b"x" * 700,
+        "young": inbox.MAIL % 3 + b"x" * 700,
+    }
+
+    async def main() -> None:
+        with inbox.database_at(database_url) as database:
+            inbox.arrive(database, *mails.values())
+            async with inbox.recording(database) as (one, _):
+                await inbox.record_all(one, database)
+            async with _mailbox(1) as simulator:
+                for left in (["strange", "poison", "forged", "young"], ["strange", "poison", "forged"]):
+                    fetch = _fetcher(database, simulator.pop3_port, budget_octets=await _held(database))
+                    await fetch.fetch()
+                    assert [name for name in mails if mails[name] in inbox.kept(database)] == left
+                simulator.maildrop.put(inbox.MAIL % 5)
+                budget = min(await _held(database), sum(len(mails[name]) for name in left))
+                await _fetcher(database, simulator.pop3_port, budget_octets=budget).fetch()
                 assert len(simulator.maildrop) == 1
-            assert len(inbox.kept(database)) == 2
+
+    asyncio.run(main())
+
+
+async def _held(database: Database) -> int:
+    return await database.read(inbound_mail.held_octets)
+
+
+def test_of_a_large_mail_counts_what_was_fetched(sqlite_url: str) -> None:
+    with inbox.database_at(sqlite_url) as database, database.begin() as connection:
+        arrivals = [
+            Arrival("large", inbox.MAIL % 1, 50_000_000, truncated=True),
+            Arrival("small", inbox.MAIL % 2, len(inbox.MAIL % 2), truncated=False),
+        ]
+        inbound_mail.keep(connection, 1, arrivals, now=NOW)
+        held = inbound_mail.held_octets(connection)
+        assert held == sum(arrival.held_octets for arrival in arrivals) < 1000
+
+
+def test_understood_mail_is_kept_for_its_time(database_url: str) -> None:
+    async def main() -> None:
+        with inbox.database_at(database_url) as database, capture_logs() as logged:
+            inbox.arrive(database, STRANGE, inbox.MAIL % 1, inbox.MAIL % 2)
+            async with inbox.recording(database) as (one, _):
+                await inbox.record_all(one, database)
+            with database.begin() as connection:
+                old = tables.inbound_mail.c.id < 3
+                values = {"fetched_at": NOW - timedelta(days=91)}
+                connection.execute(tables.inbound_mail.update().where(old).values(values))
+            async with inbox.recording(database) as (one, _):
+                await one._purge()
+            assert inbox.kept(database) == [STRANGE, inbox.MAIL % 2]
+        assert [each["mails"] for each in logged if each["event"] == "mail.purged"] == [1]
 
     asyncio.run(main())
 
@@ -405,11 +481,9 @@ def test_mail_is_no_poison_because_the_daemon_died_while_reading_it(sqlite_url: 
 
 
 def test_a_mail_that_nobody_understands_stays_to_be_shown(sqlite_url: str) -> None:
-    report = (Path(__file__).parent / "mails" / "forged.eml").read_bytes().replace(b"\n", b"\r\n")
-
     async def main() -> None:
         with inbox.database_at(sqlite_url) as database:
-            inbox.arrive(database, report, b"\0\xff\r\n" * 10)
+            inbox.arrive(database, FORGED, b"\0\xff\r\n" * 10)
             async with inbox.recording(database) as (one, _):
                 await one.record()
             assert [mail.state for mail in inbox.mails(database)] == ["read", "read"]

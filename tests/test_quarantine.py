@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import Random
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
+import inbox
 from mailbound.config import Guard, Inbound
 from mailbound.config import Policy as Limits
 from mailbound.database import bounces, inbound_mail, quarantine, tables, undoing
@@ -37,10 +39,11 @@ def forged(here: World, name: str = "anna@example.org", *, mail: int | None = No
 
 def mail(here: World, size: int = 1000, *, at: Any = NOW) -> int:
     """Return the number of a mail that is kept."""
-    count = here.connection.execute(sa.select(sa.func.count()).select_from(tables.inbound_mail)).scalar_one()
-    arrival = Arrival(str(count), b"mail %d" % count, size, truncated=False)
+    latest = sa.select(sa.func.coalesce(sa.func.max(tables.inbound_mail.c.id), 0))
+    number = int(here.connection.execute(latest).scalar_one())
+    arrival = Arrival(str(number), b"mail %d" % number, size, truncated=False)
     inbound_mail.keep(here.connection, here.stores["main"], [arrival], now=at)
-    return int(here.connection.execute(sa.select(sa.func.max(tables.inbound_mail.c.id))).scalar_one())
+    return int(here.connection.execute(latest).scalar_one())
 
 
 def accept(here: World, number: int) -> str:
@@ -146,11 +149,15 @@ def test_over_its_budget_the_oldest_go_first(database_url: str) -> None:
         for each in kept:
             forged(here, f"{each}@example.org", mail=each)
         assert quarantine.room(here.connection) == quarantine.Room(5, 5000)
-        assert quarantine.shrink(here.connection, budget_octets=2500) == quarantine.Room(3, 3000)
+        assert quarantine.shrink(here.connection, budget_octets=2500, deleting={1}) == quarantine.Room(
+            3, 3000
+        )
         left = [number for number in (genuine, *kept) if inbound_mail.find_raw(here.connection, number)]
         assert left == [genuine, *kept[3:]]
         assert quarantine.room(here.connection) == quarantine.Room(2, 2000)
-        assert quarantine.shrink(here.connection, budget_octets=2500) == quarantine.Room(0, 0)
+        assert quarantine.shrink(here.connection, budget_octets=2500, deleting={1}) == quarantine.Room(0, 0)
+        rows = here.connection.execute(sa.select(tables.inbound_mail.c.id)).scalars()
+        assert set(rows) == {genuine, *kept[3:]}, "no more is known of them, for no server has them"
 
 
 def test_what_nobody_accepted_in_time_is_forgotten(database_url: str) -> None:
@@ -189,8 +196,7 @@ def watched(url: str, **inbound: Any) -> Iterator[tuple[Database, Watch]]:
             forged(here, mail=mail(here))
     database = Database(url)
     try:
-        lease = Lease(database, "watching", node_id=NODE)
-        yield database, Watch(Parts(database, Guard(), Inbound(**inbound), {1}, lease, clock=lambda: NOW))
+        yield database, _tidying(database, **inbound)
     finally:
         database.close()
 
@@ -215,3 +221,79 @@ def test_the_daemon_forgets_what_is_too_old(sqlite_url: str) -> None:
         with database.look() as connection:
             assert quarantine.room(connection) == quarantine.Room(0, 0)
     assert [(each["event"], each["reports"]) for each in logged] == [("quarantine.expired", 4)]
+
+
+FORGED = """\
+Delivered-To: bounces@example.com
+From: MAILER-DAEMON@mx.example.net
+Subject: Undelivered Mail Returned to Sender
+Content-Type: multipart/report; report-type=delivery-status; boundary=b
+
+--b
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mx.example.net
+
+Final-Recipient: rfc822; victim{number}@example.org
+Action: failed
+Status: 5.1.1
+Diagnostic-Code: smtp; 550 5.1.1 User unknown
+
+--b
+Content-Type: text/rfc822-headers
+
+Subject: {junk}
+
+--b--
+"""
+
+
+def test_ten_thousand_forged_mails_take_no_more_room_than_they_may_and_nothing_else_goes(
+    sqlite_url: str,
+) -> None:
+    """They come in ten waves; after the second one the file grows no more, and the genuine mail is all there."""
+    many, waves = 1000, 10
+    with inbox.database_at(sqlite_url) as database:
+        watch = _tidying(database, quarantine_budget=many // 2 * 1000)
+        genuine = [inbox.MAIL % number for number in range(5)]
+        dice = Random(1)
+        sizes = []
+
+        async def main() -> None:
+            async with inbox.recording(database) as (one, _):
+                for wave in range(waves):
+                    forgeries = [_forge(dice, wave * many + number) for number in range(many)]
+                    inbox.arrive(database, *genuine[wave : wave + 1], *forgeries, prefix=f"{wave}-")
+                    await inbox.record_all(one, database)
+                    await watch.tidy()
+                    sizes.append(_octets_of(database))
+
+        asyncio.run(main())
+        with database.look() as connection:
+            room = quarantine.room(connection)
+            rows = connection.execute(
+                sa.select(sa.func.count()).select_from(tables.inbound_mail)
+            ).scalar_one()
+            changes = connection.execute(sa.select(tables.change)).all()
+        kept = inbox.kept(database)
+    assert room.octets <= many // 2 * 1000
+    assert rows == room.reports + len(genuine)
+    assert [mail for mail in kept if mail in genuine] == genuine
+    assert changes == []
+    assert sizes[-1] <= sizes[1] * 1.1, sizes
+
+
+def _forge(dice: Random, number: int) -> bytes:
+    """Return a report without a token of about a thousand octets, which no compression makes smaller."""
+    return FORGED.format(number=number, junk=dice.randbytes(250).hex()).replace("\n", "\r\n").encode()
+
+
+def _tidying(database: Database, **limits: Any) -> Watch:
+    lease = Lease(database, "watching", node_id=NODE)
+    return Watch(Parts(database, Guard(), Inbound(**limits), {1}, lease, clock=lambda: NOW))
+
+
+def _octets_of(database: Database) -> int:
+    with database.look() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        return int(pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one())

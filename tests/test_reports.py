@@ -20,6 +20,7 @@ from mailbound.database.tables import (
     change,
     delivery,
     inbound_mail,
+    inbound_raw,
     opt_in,
     recipient_status,
     run,
@@ -100,8 +101,8 @@ def test_quarantined_and_undone_reports_do_not_count_but_are_told_of(world: Worl
 
 
 def test_what_a_person_has_to_read_is_counted_and_not_guessed_at(world: World) -> None:
-    def arrive(kind: str, fetched_at: datetime = NOW) -> None:
-        world.insert(
+    def arrive(kind: str, fetched_at: datetime = NOW, *, dropped: bool = False) -> None:
+        mail_id = world.insert(
             inbound_mail,
             store_id=1,
             uid=f"{next(world.mail)}",
@@ -111,10 +112,13 @@ def test_what_a_person_has_to_read_is_counted_and_not_guessed_at(world: World) -
             state="read",
             kind=kind,
         )
+        if not dropped:
+            world.connection.execute(inbound_raw.insert().values(mail_id=mail_id, content=b""))
 
     for kind in ("ordinary", "ordinary", "unrecognised", "auto-reply", "bounce"):
         arrive(kind)
     arrive("ordinary", NOW - 3 * DAY)
+    arrive("unrecognised", dropped=True)
     for disposition in ("quarantined", "applied", "undone"):
         world.say(None, "unsubscribe", action="unsubscribed", disposition=disposition)
     activity_id = world.activity("spring")

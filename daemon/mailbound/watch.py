@@ -93,15 +93,14 @@ class Watch:
     async def tidy(self) -> None:
         """Drop what was in quarantine for too long, and the oldest of what takes too much room."""
         database, inbound = self._parts.database, self._parts.inbound
-        shrunk = await database.run(quarantine.shrink, budget_octets=inbound.quarantine_budget)
+        budget, deleting = inbound.quarantine_budget, self._parts.deleting
+        shrunk = await database.run(quarantine.shrink, budget_octets=budget, deleting=deleting)
         self._dropped += shrunk.reports
         if self._dropped and time.monotonic() - self._told_at > _TELL_SECONDS:
-            log.warning(
-                "quarantine.overflowed", reports=self._dropped, budget_octets=inbound.quarantine_budget
-            )
+            log.warning("quarantine.overflowed", reports=self._dropped, budget_octets=budget)
             self._dropped, self._told_at = 0, time.monotonic()
         before = self._parts.clock() - inbound.quarantine_for
-        while expired := await database.run(quarantine.expire, before=before, deleting=self._parts.deleting):
+        while expired := await database.run(quarantine.expire, before=before, deleting=deleting):
             self.ticked_at = time.monotonic()
             log.info("quarantine.expired", reports=expired)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -55,7 +56,11 @@ def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
             *_in_doubt(connection),
             *_templates(connection, settings.templates.folder),
         ]
-        findings += [*_mail(connection), *_quarantine(connection, settings), *_evidence(connection, settings)]
+        findings += [
+            *_mail(connection, settings),
+            *_quarantine(connection, settings),
+            *_evidence(connection, settings),
+        ]
     findings += asyncio.run(_connections(settings))
     if json:
         terminal.print_json([each._asdict() for each in findings])
@@ -136,17 +141,27 @@ def _templates(connection: sa.Connection, folder: Path) -> Iterator[_Finding]:
         yield _Finding("templates", "good", f"{terminal.counted(len(wanted), 'template')} in use can be read")
 
 
-def _mail(connection: sa.Connection) -> Iterator[_Finding]:
-    """Give the mail that nothing could be made of."""
-    import sqlalchemy as sa
+def _mail(connection: sa.Connection, settings: Config) -> Iterator[_Finding]:
+    """Give the mail that only a person can make something of, and whether it leaves room for more."""
+    from mailbound.database import inbound_mail
+    from mailbound.database.reports import letters
+    from mailbound.database.reports.sent import Scope
 
-    from mailbound.database.tables import inbound_mail
-
-    states = sa.select(inbound_mail.c.state, sa.func.count().label("mails")).group_by(inbound_mail.c.state)
-    counts = {row.state: row.mails for row in connection.execute(states)}
-    if counts.get("poison"):
-        text = f"{terminal.counted(counts['poison'], 'mail')} could not be read; see `mailbound bounce list --mail`"
-        yield _Finding("inbound", "warning", text)
+    puzzling = Counter(row.state for row in inbound_mail.puzzling(connection))
+    wishes = letters.of(connection, Scope())
+    for count, what, where in (
+        (puzzling[inbound_mail.POISON], "could not be read", "list --mail"),
+        (puzzling[inbound_mail.READ], "not understood", "list --kind unrecognised"),
+        (wishes.wishes if wishes else 0, "asking to unsubscribe without a token of ours", "quarantine"),
+    ):
+        if count:
+            text = f"{terminal.counted(count, 'mail')} {what}; see `mailbound bounce {where}`"
+            yield _Finding("inbound", "warning", text)
+    share = inbound_mail.pinned_octets(connection) / settings.inbound.budget
+    if share > _CROWDED:
+        state: _State = "fault" if share >= 1 else "warning"
+        text = f"what is unread, not understood, quarantined or held takes {share:.0%} of the budget for raw mail"
+        yield _Finding("inbound", state, f"{text}{'; fetching has stopped' if share >= 1 else ''}")
 
 
 def _quarantine(connection: sa.Connection, settings: Config) -> Iterator[_Finding]:

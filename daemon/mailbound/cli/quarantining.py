@@ -79,15 +79,27 @@ def drop(
         typer.Argument(metavar="[NUMBER]...", help="The numbers of reports.", show_default=False),
     ] = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="All that is in quarantine now.")] = False,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="All that is in quarantine now; with --mail, all such mails."),
+    ] = False,
+    mail: Annotated[
+        bool, typer.Option("--mail", help="The numbers are of mails that were not understood, or are poison.")
+    ] = False,
 ) -> None:
     """Let reports count for nothing, and forget their mails."""
-    from mailbound.database import quarantine
+    from mailbound.database import inbound_mail, quarantine
 
     if bool(numbers) == everything:
-        raise InputError("say which: numbers of reports, or --all")
+        raise InputError(f"say which: numbers of {'mails' if mail else 'reports'}, or --all")
     with terminal.open_database(context) as database, database.begin() as connection:
-        chosen = quarantine.numbers(connection) if everything else list(dict.fromkeys(numbers or ()))
+        if everything:
+            numbers = (
+                [row.id for row in inbound_mail.puzzling(connection)]
+                if mail
+                else quarantine.numbers(connection)
+            )
+        chosen = list(dict.fromkeys(numbers or ()))
         for number in chosen:
-            quarantine.drop(connection, number, who=terminal.who())
-    terminal.say(f"{terminal.counted(len(chosen), 'report')} dropped")
+            (inbound_mail.drop if mail else quarantine.drop)(connection, number, who=terminal.who())
+    terminal.say(f"{terminal.counted(len(chosen), 'mail' if mail else 'report')} dropped")

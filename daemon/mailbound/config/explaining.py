@@ -193,8 +193,8 @@ def _inbound(inbound: Inbound) -> Iterator[str]:
         "person settles it."
     )
     yield (
-        f"When {quantities.write_size(inbound.budget)} of raw mail are kept, fetching stops and says so; "
-        "nothing is deleted unread."
+        f"When {quantities.write_size(inbound.budget)} of raw mail are kept, the oldest that was understood makes "
+        "room; if that is not enough, fetching stops and says so. Nothing is deleted unread."
     )
 
 

@@ -15,15 +15,20 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound.database import changes
-from mailbound.database.tables import inbound_mail, inbound_raw, store
+from mailbound.database.tables import bounce, inbound_mail, inbound_raw, store
 from mailbound.errors import InputError
-from mailbound.model import Kind
+from mailbound.model import Disposition, Kind
 
 NEW = "new"
 READ = "read"
 POISON = "poison"
 
 _AT_ONCE_OCTETS = 32 * 2**20
+
+HELD_OCTETS = sa.case(
+    (inbound_mail.c.truncated, sa.func.length(inbound_raw.c.content)), else_=inbound_mail.c.size_octets
+)
+"""What a kept mail counts for: of one that was too large, only what was fetched of it."""
 
 TRIES = 2
 """A mail whose reading killed the reader this often is poison: it is kept, shown, and read no more."""
@@ -47,6 +52,11 @@ class Arrival:
     def packed(self) -> bytes:
         """Return it as it lies in the database. Whoever asks before the transaction makes that shorter."""
         return zlib.compress(self.content)
+
+    @property
+    def held_octets(self) -> int:
+        """Return what it counts for, once it is kept."""
+        return len(self.packed) if self.truncated else self.size_octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,14 +234,19 @@ def raw(connection: sa.Connection, mail_id: int) -> bytes:
     """Return a kept mail. Raises InputError if it is not there, or no longer."""
     content = find_raw(connection, mail_id)
     if content is None:
-        raise InputError(f"mail {mail_id} is not kept; `mailbound bounce list --mail` shows what is")
+        raise _not_kept(mail_id)
     return content
+
+
+def _not_kept(mail_id: int) -> InputError:
+    return InputError(f"mail {mail_id} is not kept; `mailbound bounce list --mail` shows what is")
 
 
 def recent(connection: sa.Connection, *, kinds: Sequence[str] = (), limit: int = 50) -> Sequence[Any]:
     """Return kept mail, the latest first: its id, store, state, kind, subject, why and time."""
     query = (
         sa.select(inbound_mail, store.c.name.label("store"))
+        .where(sa.exists().where(inbound_raw.c.mail_id == inbound_mail.c.id))
         .join(store, store.c.id == inbound_mail.c.store_id)
         .order_by(inbound_mail.c.id.desc())
         .limit(limit)
@@ -241,30 +256,90 @@ def recent(connection: sa.Connection, *, kinds: Sequence[str] = (), limit: int =
     return connection.execute(query).all()
 
 
+_PUZZLING = sa.or_(
+    inbound_mail.c.state == POISON,
+    sa.and_(inbound_mail.c.state == READ, inbound_mail.c.kind == Kind.UNRECOGNISED),
+)
+_WAITING = sa.exists().where(
+    bounce.c.mail_id == inbound_mail.c.id,
+    bounce.c.disposition.in_((Disposition.QUARANTINED.value, Disposition.HELD.value)),
+)
+
+
+def puzzling(connection: sa.Connection) -> Sequence[Any]:
+    """Return the kept mail that nobody could make anything of, the oldest first: its id and state."""
+    query = sa.select(inbound_mail.c.id, inbound_mail.c.state).select_from(_raw()).where(_PUZZLING)
+    return connection.execute(query.order_by(inbound_mail.c.id)).all()
+
+
+def drop(connection: sa.Connection, mail_id: int, *, who: str) -> None:
+    """Forget the octets of a mail that nobody could make anything of. Raises InputError if it is no such mail."""
+    which = inbound_mail.c.id == mail_id
+    query = sa.select(inbound_mail.c.state, inbound_mail.c.kind, _PUZZLING.label("puzzling"))
+    row = connection.execute(query.select_from(_raw()).where(which)).one_or_none()
+    if row is None:
+        raise _not_kept(mail_id)
+    if not row.puzzling:
+        understood = f"was understood, as {row.kind}" if row.kind else "is still to be read"
+        raise InputError(f"mail {mail_id} {understood}; it goes by itself")
+    connection.execute(inbound_mail.update().where(which).values(why=f"dropped by {who}"[:255]))
+    _forget(connection, [mail_id])
+
+
 def held_octets(connection: sa.Connection) -> int:
     """Return how many octets of raw mail are kept."""
-    return int(
-        connection.execute(
-            sa.select(sa.func.coalesce(sa.func.sum(inbound_mail.c.size_octets), 0)).where(
-                sa.exists().where(inbound_raw.c.mail_id == inbound_mail.c.id)
-            )
-        ).scalar_one()
-    )
+    held = sa.select(sa.func.coalesce(sa.func.sum(HELD_OCTETS), 0)).select_from(_raw())
+    return int(connection.execute(held).scalar_one())
+
+
+def pinned_octets(connection: sa.Connection) -> int:
+    """Return how many octets make no room by themselves: unread, not understood, or waiting for a person."""
+    pinned = sa.or_(inbound_mail.c.state == NEW, _PUZZLING, _WAITING)
+    held = sa.select(sa.func.coalesce(sa.func.sum(HELD_OCTETS), 0)).select_from(_raw()).where(pinned)
+    return int(connection.execute(held).scalar_one())
 
 
 def purge(connection: sa.Connection, *, before: datetime, limit: int = 1000) -> int:
     """Drop the raw bytes of understood mail fetched before `before`, the oldest first; return how many."""
-    old = (
-        sa.select(inbound_mail.c.id)
-        .where(
-            inbound_mail.c.state == READ,
-            inbound_mail.c.kind != Kind.UNRECOGNISED,
-            inbound_mail.c.fetched_at < before,
-            sa.exists().where(inbound_raw.c.mail_id == inbound_mail.c.id),
-        )
-        .order_by(inbound_mail.c.id)
+    old = _understood(limit).where(inbound_mail.c.fetched_at < before)
+    return _forget(connection, [row.id for row in connection.execute(old)])
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What was made of it: mails that are not kept any more, and their octets."""
+
+    mails: int
+    octets: int
+
+
+def make_room(connection: sa.Connection, *, octets: int, limit: int = 1000) -> Room:
+    """Drop the raw bytes of the oldest understood mail, until so many `octets` are gone, and return what went.
+
+    What was not read stays, what was not understood, and what waits for a person; so it may be less than asked for.
+    """
+    gone, freed = [], 0
+    for row in connection.execute(_understood(limit).where(sa.not_(_WAITING))):
+        if freed >= octets:
+            break
+        gone.append(row.id)
+        freed += row.octets
+    return Room(_forget(connection, gone), freed)
+
+
+def _raw() -> sa.Join:
+    return inbound_raw.join(inbound_mail, inbound_mail.c.id == inbound_raw.c.mail_id)
+
+
+def _understood(limit: int) -> sa.Select[Any]:
+    return (
+        sa.select(inbound_mail.c.id, HELD_OCTETS.label("octets"))
+        .select_from(_raw())
+        .where(inbound_mail.c.state == READ, inbound_mail.c.kind != Kind.UNRECOGNISED)
+        .order_by(inbound_raw.c.mail_id)
         .limit(limit)
     )
-    return connection.execute(
-        inbound_raw.delete().where(inbound_raw.c.mail_id.in_(old.scalar_subquery()))
-    ).rowcount
+
+
+def _forget(connection: sa.Connection, mails: Sequence[int]) -> int:
+    return connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id.in_(mails))).rowcount

@@ -18,6 +18,7 @@ from mailbound import tokens
 from mailbound.config import Policy
 from mailbound.database import bounces
 from mailbound.database.changes import Cause
+from mailbound.database.inbound_mail import HELD_OCTETS
 from mailbound.database.tables import (
     activity,
     address,
@@ -138,8 +139,11 @@ def drop(connection: sa.Connection, bounce_id: int, *, who: str) -> None:
         connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id == row.mail_id))
 
 
-def shrink(connection: sa.Connection, *, budget_octets: int) -> Room:
-    """Forget the oldest reports until their mails take no more than `budget_octets`; return what went."""
+def shrink(connection: sa.Connection, *, budget_octets: int, deleting: Collection[int]) -> Room:
+    """Forget the oldest reports until their mails take no more than `budget_octets`; return what went.
+
+    Of the stores in `deleting`, which keep no mail on their servers, the mails are forgotten altogether.
+    """
     mails = _mails(connection)
     excess = sum(octets for _, octets in mails) - budget_octets
     gone, octets = [], 0
@@ -148,7 +152,7 @@ def shrink(connection: sa.Connection, *, budget_octets: int) -> Room:
             break
         gone.append(mail_id)
         octets += size
-    return Room(_forget(connection, gone), octets)
+    return Room(_forget(connection, gone, deleting), octets)
 
 
 def expire(
@@ -170,10 +174,7 @@ def expire(
     connection.execute(bounce.delete().where(bounce.c.id.in_([row.id for row in rows])))
     mails = {row.mail_id for row in rows if row.mail_id is not None}
     mails -= set(connection.execute(sa.select(bounce.c.mail_id).where(bounce.c.mail_id.in_(mails))).scalars())
-    connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id.in_(mails)))
-    connection.execute(
-        inbound_mail.delete().where(inbound_mail.c.id.in_(mails), inbound_mail.c.store_id.in_(deleting))
-    )
+    _forget_mails(connection, mails, deleting)
     return len(rows)
 
 
@@ -185,25 +186,30 @@ def _mails(connection: sa.Connection) -> list[tuple[int, int]]:
         other.c.disposition.not_in((Disposition.QUARANTINED.value, Disposition.UNDONE.value)),
     )
     query = (
-        sa.select(inbound_mail.c.id, inbound_mail.c.size_octets)
-        .where(
-            inbound_mail.c.id.in_(sa.select(bounce.c.mail_id).where(_QUARANTINED)),
-            sa.exists().where(inbound_raw.c.mail_id == inbound_mail.c.id),
-            sa.not_(believed),
-        )
+        sa.select(inbound_mail.c.id, HELD_OCTETS.label("octets"))
+        .join(inbound_raw, inbound_raw.c.mail_id == inbound_mail.c.id)
+        .where(inbound_mail.c.id.in_(sa.select(bounce.c.mail_id).where(_QUARANTINED)), sa.not_(believed))
         .order_by(inbound_mail.c.id)
     )
-    return [(row.id, row.size_octets) for row in connection.execute(query)]
+    return [(row.id, row.octets) for row in connection.execute(query)]
 
 
-def _forget(connection: sa.Connection, mails: Sequence[int]) -> int:
+def _forget(connection: sa.Connection, mails: Sequence[int], deleting: Collection[int]) -> int:
     reports = 0
     for start in range(0, len(mails), 500):
         some = mails[start : start + 500]
-        connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id.in_(some)))
         gone = bounce.delete().where(bounce.c.mail_id.in_(some), _QUARANTINED)
         reports += connection.execute(gone).rowcount
+        _forget_mails(connection, some, deleting)
     return reports
+
+
+def _forget_mails(connection: sa.Connection, mails: Collection[int], deleting: Collection[int]) -> None:
+    """Forget the octets of mails and, where no server has them any more and no report names them, their rows."""
+    connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id.in_(mails)))
+    named = sa.exists().where(bounce.c.mail_id == inbound_mail.c.id)
+    ours = inbound_mail.c.id.in_(mails), inbound_mail.c.store_id.in_(deleting), sa.not_(named)
+    connection.execute(inbound_mail.delete().where(*ours))
 
 
 def _take(connection: sa.Connection, bounce_id: int) -> Any:

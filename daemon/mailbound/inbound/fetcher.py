@@ -32,6 +32,7 @@ _BATCH_OCTETS = 33_554_432  # a batch lies in memory until it is committed
 # nothing go of what it kept, and does not see what arrives meanwhile.
 _SESSION_MAILS = 10_000
 _SESSION_SECONDS = 30.0
+_ROOMY = 0.9  # of the budget, when room was made
 _BACKOFF = Backoff(first=5.0, cap=900.0)
 _ALARM = Backoff(first=300.0, cap=3600.0)  # for a refused password: each try may bring a lock nearer
 _ALARM_AFTER = 3
@@ -137,8 +138,7 @@ class Fetcher:
         Safe to be cut off at any line. A mail leaves the mailbox only after the commit that keeps it. Whatever
         fails before that drops the connection, and a mailbox that was dropped lets nothing go (RFC 1939 §6).
         """
-        self._held_octets = await self._parts.database.read(inbound_mail.held_octets)
-        if self._is_full():
+        if not await self._has_room():
             return False
         mailbox, self._mailbox = self._mailbox or await self._parts.open(), None
         self._login_delay_seconds = mailbox.login_delay_seconds
@@ -165,12 +165,12 @@ class Fetcher:
         for batch in _batches(itertools.islice(self._in_turn(new), _SESSION_MAILS)):
             progress |= await self._batch(mailbox, batch)
             done += len(batch)
-            if self._is_full() or time.monotonic() > until:
+            if self._is_full() or time.monotonic() > until:  # the next session makes room, or tells
                 break
         if self._withheld:
             self._withheld &= {_name(item) for item in items}
         progress |= len(self._withheld) > before
-        return progress and done < len(new) and not self._full
+        return progress and done < len(new)
 
     def _in_turn(self, items: Sequence[Item]) -> Iterator[Item]:
         """Yield the items with those last that we could not get or delete before: they stop nothing else."""
@@ -193,12 +193,30 @@ class Fetcher:
                 log.warning("mail.withheld", store=self._parts.store, uid=_name(item), why=why)
         return bool(kept or gone)
 
-    def _is_full(self) -> bool:
-        full = self._held_octets >= self._parts.budget_octets
+    async def _has_room(self) -> bool:
+        """Return whether another mail may be kept. The oldest that were understood make room for it."""
+        database, store = self._parts.database, self._parts.store
+        self._held_octets = await database.read(inbound_mail.held_octets)
+        purged = 0
+        while self._is_full() or purged:
+            excess = self._held_octets - int(_ROOMY * self._parts.budget_octets)
+            room = await database.run(inbound_mail.make_room, octets=excess)
+            if not room.mails:
+                break
+            self._held_octets -= room.octets
+            purged += room.mails
+        if purged:
+            log.warning("mail.displaced", mails=purged, held_octets=self._held_octets)
+        full = self._is_full()
         if full and not self._full:
-            log.error("mailbox.budget_exceeded", store=self._parts.store, held_octets=self._held_octets)
+            log.error("mailbox.budget_exceeded", store=store, held_octets=self._held_octets)
+        elif self._full and not full:
+            log.info("mailbox.recovered", store=store)
         self._full = full
-        return full
+        return not full
+
+    def _is_full(self) -> bool:
+        return self._held_octets >= self._parts.budget_octets
 
     def _tell(self, doubts: Sequence[str]) -> None:
         for why in doubts:
@@ -240,7 +258,7 @@ class Fetcher:
             return 0
         await asyncio.to_thread(_pack, arrivals)  # it takes longer than the transaction
         kept = await self._parts.database.run(self._commit, series, arrivals, now=self._parts.clock())
-        self._held_octets += sum(arrival.size_octets for arrival in arrivals)
+        self._held_octets += sum(arrival.held_octets for arrival in arrivals)
         if kept:
             log.info("mail.fetched", store=self._parts.store, mails=kept)
             self._parts.arrived()

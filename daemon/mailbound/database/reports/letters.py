@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mailbound.database.reports.sent import Scope
-from mailbound.database.tables import bounce, inbound_mail
+from mailbound.database.tables import bounce, inbound_mail, inbound_raw
 from mailbound.model import Disposition, Kind
 
 
@@ -17,7 +17,7 @@ class Letters:
 
     wishes: int  # to unsubscribe, without a token of ours; in quarantine until somebody accepts them
     ordinary: int  # people wrote them
-    unrecognised: int  # they look like reports
+    unrecognised: int  # they look like reports, and nobody has dropped them
 
 
 def of(connection: sa.Connection, scope: Scope) -> Letters | None:
@@ -29,7 +29,10 @@ def of(connection: sa.Connection, scope: Scope) -> Letters | None:
     )
     read = (
         sa.select(inbound_mail.c.kind, sa.func.count())
-        .where(inbound_mail.c.kind.in_((Kind.ORDINARY.value, Kind.UNRECOGNISED.value)))
+        .where(
+            inbound_mail.c.kind.in_((Kind.ORDINARY.value, Kind.UNRECOGNISED.value)),
+            sa.exists().where(inbound_raw.c.mail_id == inbound_mail.c.id),
+        )
         .group_by(inbound_mail.c.kind)
     )
     if scope.since is not None:
