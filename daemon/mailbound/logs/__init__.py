@@ -12,9 +12,11 @@ way as `library.warned`. Nothing here blocks: when nobody reads the log, records
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,9 +124,15 @@ def _from(level: int) -> Processor:
 
 
 def _stamped(_logger: WrappedLogger, method: str, record: EventDict) -> EventDict:
-    record["level"] = method
-    record["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-    return record
+    """Put the time, the level and the event in front."""
+    seconds, fraction = divmod(time.time_ns() // 1000, 1_000_000)
+    event = record.pop("event", "")
+    return {"timestamp": f"{_second(seconds)}.{fraction:06}Z", "level": method, "event": event, **record}
+
+
+@functools.lru_cache(4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _renderer(stream: TextIO, *, console: bool, journal: Path | None) -> Callable[[EventDict], bytes]:

@@ -14,14 +14,12 @@ traceback_frames = structlog.processors.ExceptionRenderer(
     ExceptionDictTransformer(show_locals=False, max_frames=20)  # locals hold secrets and bodies
 )
 traceback_text = structlog.processors.format_exc_info
-_FIRST = ("timestamp", "level", "event")
+_encode = json.JSONEncoder().encode
 
 
 def json_line(record: EventDict) -> bytes:
     """Return `record` as one line of JSON: what is not ASCII is escaped, so no value ends the line."""
-    ordered = {key: record[key] for key in _FIRST if key in record}
-    ordered.update(record)
-    return json.dumps(ordered).encode() + b"\n"
+    return _encode(record).encode() + b"\n"
 
 
 def console(*, colours: bool) -> Callable[[EventDict], bytes]:

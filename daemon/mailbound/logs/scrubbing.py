@@ -42,21 +42,17 @@ class Scrubber:
 
     def __call__(self, _logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
         """Return what of `record` may be written."""
-        clean = {}
-        for key, value in record.items():
-            known = type(value) is int and not _is_secret(key)  # nothing in a plain number is to hide
-            clean[self._key(key)] = value if known else self._value(value, key, 0)
-        return clean
+        return {self._key(key): self._value(value, key, 0) for key, value in record.items()}
 
     def _value(self, value: Any, key: str, depth: int) -> Any:
         if value is None or type(value) is bool:
             return value
         if _is_secret(key):
             return HIDDEN
-        if type(value) is int:
-            return value
         if type(value) is str:
             return self._text(value, key)
+        if type(value) is int:
+            return value
         if isinstance(value, float):
             return float(value) if math.isfinite(value) else str(value)
         if isinstance(value, Mapping | list | tuple | set | frozenset):
