@@ -35,6 +35,10 @@ from mailbound.template import TemplateFault
 log = structlog.get_logger()
 
 _IDLE_SECONDS = 0.5
+_LOOK_SECONDS = 0.1
+"""How long it is not asked again which runs send: the mark of each delivery has the last word."""
+
+_ROOM_SECONDS = 0.005
 _AHEAD = 20
 """How many deliveries a courier are claimed and composed ahead of time; half of them are claimed at once."""
 
@@ -71,7 +75,9 @@ class Outbound:
         """Prepare the couriers; nothing is claimed."""
         self._parts = parts
         self._queue: asyncio.Queue[Item] = asyncio.Queue()
-        self._run_ids: set[int] = set()  # of the runs that sent when we last looked
+        self._sending: list[tuple[Run, Activity]] = []  # when we last looked
+        self._run_ids: set[int] = set()
+        self._next_look = 0.0
         self.writer = Writer(
             parts.database,
             node_id=parts.node_id,
@@ -148,13 +154,15 @@ class Outbound:
     async def _feed_once(self, stopping: asyncio.Event) -> int:
         """Claim for the runs that send now, each in its turn; return how many deliveries were claimed."""
         self.ticked_at = time.monotonic()
-        sending = await self._parts.database.read(_sending, self._parts.store_id)
-        now = self._parts.clock()
-        self._run_ids = {run.id for run, _ in sending}
+        if self.ticked_at >= self._next_look:
+            self._sending = await self._parts.database.read(_sending, self._parts.store_id)
+            self._run_ids = {run.id for run, _ in self._sending}
+            self._next_look = time.monotonic() + _LOOK_SECONDS
         if self._is_down:
             self._give_back()
             return 0
-        ready = [(run, activity) for run, activity in sending if _open_now(activity, now)]
+        now = self._parts.clock()
+        ready = [(run, activity) for run, activity in self._sending if _open_now(activity, now)]
         if not ready:
             return 0
         room = await self._room(stopping)
@@ -175,7 +183,7 @@ class Outbound:
         while (room := ahead - self._queue.qsize()) < ahead // 2 and not stopping.is_set():
             if self._is_down:
                 return 0
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(_ROOM_SECONDS)
             self.ticked_at = time.monotonic()
         return room
 
