@@ -108,6 +108,24 @@ def test_a_refused_password_is_tried_rarely():
     assert play(scenario, refusing, refusing, accepting, username="shop", password="x") == [900.0, 900.0]
 
 
+def test_after_a_refused_token_a_new_one_is_tried_soon_and_then_rarely():
+    refusing = scripted_relay.hello("AUTH XOAUTH2") + "C: AUTH XOAUTH2\nS: 535 5.7.8 it has expired\nHANG"
+    accepting = scripted_relay.hello("AUTH XOAUTH2") + "C: AUTH XOAUTH2\nS: 235 yes\nHANG"
+    asked = []
+
+    async def token():
+        asked.append(True)
+        return f"token-{len(asked)}"
+
+    async def scenario(source, clock, server):
+        (await source.connect()).close()
+        return clock.slept
+
+    slept = play(scenario, refusing, refusing, accepting, username="shop", token=token)
+    assert slept == [10.0, 900.0]
+    assert len(asked) == 3
+
+
 def test_a_421_halves_the_concurrency():
     async def scenario(source, clock, server):
         (await source.connect()).close()

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ _BODY = Point("client", "Subject:", 4)
 _DOT = Point("client", r"\.\r\n", 4)
 _TAKEN = Point("server", r"250 2\.0\.0 Ok: queued", 4)
 _RESET = Point("server", r"250 2\.0\.0 Ok\r\n")
+_LOGIN = Point("server", r"235 2\.7\.0 ")
 
 
 class Trouble:
@@ -109,12 +110,28 @@ def trouble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trouble]:
         assert box.stop() == 0
 
 
+@pytest.fixture(scope="module")
+def members_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trouble]:
+    """Return a daemon with one connection, which logs in with a token that a command makes anew each time."""
+    folder = tmp_path_factory.mktemp("members")
+    command = folder / "token"
+    command.write_text(f"#!/bin/sh\necho >> {folder}/tokens\necho token-$(wc -l < {folder}/tokens)\n")
+    command.chmod(0o700)
+    login = f'username = "shop"\ntoken_command = ["{command}"]'
+    with _at_work(folder, outbound=login, connections=1) as (box, relay):
+        box.start()
+        yield Trouble(box, relay)
+        assert box.stop() == 0
+
+
 @contextmanager
-def _at_work(folder: Path) -> Iterator[tuple[Box, LedgerRelay]]:
-    with (
-        LedgerRelay(folder / "ledger") as relay,
-        Box(folder, connections=_CONNECTIONS, **relay.settings) as box,
-    ):
+def _at_work(
+    folder: Path, *, outbound: str = "", connections: int = _CONNECTIONS
+) -> Iterator[tuple[Box, LedgerRelay]]:
+    with LedgerRelay(folder / "ledger") as relay, ExitStack() as stack:
+        settings = relay.settings
+        settings["outbound"] += f"\n{outbound}"
+        box = stack.enter_context(Box(folder, connections=connections, **settings))
         box.program[1:] = [impatient.__file__]
         box.populate(_PEOPLE)
         yield box, relay
@@ -232,6 +249,39 @@ def test_a_relay_that_finds_us_too_fast_gets_fewer_connections_and_then_all_agai
     trouble.finish()
     assert trouble.doubled() == 0
     trouble.box.wait(lambda: not trouble.holding(), "it to be as fast as before")
+
+
+# --- a login that does not last ---------------------------------------------------------------------------
+
+_EXPIRED = {
+    "530 at MAIL": (_MAIL, "530 5.7.0", 0),
+    "535 at RCPT": (_RCPT, "535 5.7.8", 0),
+    "454 at RCPT": (_RCPT, "454 4.7.0", 0),
+    "530 at DATA": (_DATA, "530 5.7.0", 0),
+    "530 at the dot": (_TAKEN, "530 5.7.0", 1),
+    "421 at MAIL": (_MAIL, "421 4.7.0", 0),
+}
+
+
+@pytest.mark.parametrize(("point", "reply", "doubled"), _EXPIRED.values(), ids=_EXPIRED)
+def test_a_login_that_expires_between_letters_is_renewed_and_nobodys_fault(
+    members_only: Trouble, point: Point, reply: str, doubled: int
+) -> None:
+    tokens = members_only.box.folder / "tokens"
+    before = len(tokens.read_text()) if tokens.exists() else 0
+    members_only.strike(point, say(f"{reply} log in again\r\n"))
+    # The tap lets the relay behind it take what is then refused.
+    assert members_only.doubled() == doubled
+    assert members_only.attempts() == [1] * len(_PEOPLE)
+    assert len(tokens.read_text()) - before == 2, "a token at the start, and a new one"
+    said = [event["why"] for event in members_only.box.events() if event["event"] == "relay.failed"]
+    assert not [why for why in said if reply in why], "the relay is well, and nobody need wait for it"
+
+
+def test_a_token_that_is_refused_gives_way_to_a_new_one(members_only: Trouble) -> None:
+    members_only.strike(_LOGIN, say("535 5.7.8 the token has expired\r\n"))
+    assert members_only.doubled() == 0
+    assert members_only.attempts() == [1] * len(_PEOPLE)
 
 
 # --- a cable that is pulled -------------------------------------------------------------------------------

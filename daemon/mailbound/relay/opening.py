@@ -118,7 +118,8 @@ def _taken_over(client: aiosmtplib.SMTP, account: Account) -> Session:
     if transport is None or transport.is_closing():
         raise Unreachable(Phase.EHLO, "the relay closed the connection")
     extensions = commands.Extensions.read(client.esmtp_extensions)
-    return Session(Connection(_plain(transport)), extensions, account.deadlines)
+    connection = Connection(_plain(transport))
+    return Session(connection, extensions, account.deadlines, authenticated=bool(account.username))
 
 
 def _demand_silence(client: aiosmtplib.SMTP, phase: Phase) -> None:

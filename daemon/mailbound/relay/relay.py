@@ -17,6 +17,7 @@ from mailbound.relay import opening
 from mailbound.relay.account import Account
 from mailbound.relay.failures import SessionError
 from mailbound.relay.session import Session
+from mailbound.relay.transaction import LOGGED_OUT
 
 log = structlog.get_logger()
 
@@ -127,20 +128,29 @@ class Relay:
 
     @staticmethod
     def _is_end_of_session(session: Session, outcome: Outcome) -> bool:
-        """Return True if the relay ended a used session between letters, as many do after so many of them."""
+        """Return True if the relay ended a used session between letters, as many do after so many of them.
+
+        It may also have forgotten in its midst that we had logged in.
+        """
+        if outcome.result is not Result.UNTRIED or session.transactions < 2:
+            return False
+        if outcome.reply is not None and outcome.reply.code in LOGGED_OUT:
+            return session.authenticated
         silent = outcome.reply is None or outcome.reply.code == 421
-        between = outcome.result is Result.UNTRIED and outcome.phase is Phase.MAIL
-        return between and silent and session.transactions > 1
+        return silent and outcome.phase is Phase.MAIL
 
     def _went_down(self, error: SessionError) -> None:
         self._failures += 1
         self.error = error
-        backoff = self._alarm if error.permanent else self._reconnect
+        # A token may have been about to expire when we got it; a new one is worth one try.
+        stale = self.account.token is not None and self._failures == 1
+        alarming = error.permanent and not stale
+        backoff = self._alarm if alarming else self._reconnect
         now = self._clock()
         delay = backoff.delay(self._failures, jitter=random.random())
         self.down_since = now if self.down_since is None else self.down_since
         self.retry_at = now + delay
-        tell = log.error if error.permanent else log.warning
+        tell = log.error if alarming else log.warning
         tell(
             "relay.failed",
             host=self.account.host,

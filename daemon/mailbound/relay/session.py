@@ -18,9 +18,17 @@ from mailbound.relay.transaction import Carrier, Mark, Transaction
 class Session:
     """A session after EHLO, TLS and AUTH. It belongs to one carrier at a time."""
 
-    def __init__(self, connection: Connection, extensions: commands.Extensions, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        extensions: commands.Extensions,
+        deadlines: Deadlines,
+        *,
+        authenticated: bool = False,
+    ) -> None:
         """Take an open connection; `relay.open` makes one."""
         self.extensions = extensions
+        self.authenticated = authenticated  # with a user name
         self.transactions = 0  # how many were begun
         self._connection = connection
         self._deadlines = deadlines
@@ -50,10 +58,15 @@ class Session:
         """
         if self._open is not None and not self._open.over:
             raise RuntimeError("a session takes the next letter after the final dot of the last one")
-        self.transactions += 1
         self._open = Transaction(
-            self._connection, letter, carrier, extensions=self.extensions, deadlines=self._deadlines
+            self._connection,
+            letter,
+            carrier,
+            extensions=self.extensions,
+            deadlines=self._deadlines,
+            may_expire=self.authenticated and self.transactions > 0,
         )
+        self.transactions += 1
         if self.extensions.pipelining:
             self._open.begin()
         else:

@@ -26,6 +26,9 @@ Mark = Callable[[], Awaitable[bool]]
 
 _TOO_MANY = StatusCode(5, 5, 3)
 
+LOGGED_OUT = frozenset({530, 535, 454})
+"""Whoever wants a login says one of these (RFC 4954 §6), and so does a relay on which ours has expired."""
+
 
 class Carrier(Protocol):
     """Who sends a letter. `ended` is called exactly once, `ready` before it at most once."""
@@ -48,6 +51,7 @@ class Transaction:
         "_deadlines",
         "_extensions",
         "_letter",
+        "_may_expire",
         "_recipient_accepted",
         "_verdict",
         "over",
@@ -61,8 +65,9 @@ class Transaction:
         *,
         extensions: commands.Extensions,
         deadlines: Deadlines,
+        may_expire: bool = False,
     ) -> None:
-        """Prepare; nothing is written."""
+        """Prepare; nothing is written. `may_expire` says that we logged in and that it has held for a letter."""
         self.over = False  # its end was told
         self._connection = connection
         self._letter = letter
@@ -70,6 +75,7 @@ class Transaction:
         self._content = letter.content if letter.clean else body.with_crlf(letter.content)
         self._extensions = extensions
         self._deadlines = deadlines
+        self._may_expire = may_expire
         self._begun = False  # MAIL was accepted: the relay holds an envelope
         self._recipient_accepted = False
         self._verdict: Outcome | None = None
@@ -179,9 +185,11 @@ class Transaction:
     def _refuse(self, phase: Phase, reply: Reply) -> None:
         """Keep the first refusal as the verdict, and leave the relay ready for another transaction."""
         if self._verdict is None:
-            self._verdict = judge(phase, reply)
+            self._verdict = self._judge(phase, reply)
         if reply.code == 421:
             self._break_off(f"the relay closes the session: {reply}")
+        elif self._logged_out(reply):
+            self._break_off(f"the login has expired: {reply}")
         elif reply.code // 100 not in (4, 5):
             self._break_off(f"the relay answered {phase} with {reply}")
         elif phase is Phase.FINAL_DOT:
@@ -189,6 +197,15 @@ class Transaction:
         elif phase is Phase.DATA or not self._extensions.pipelining:
             self._reset(reply)
             self._conclude()
+
+    def _judge(self, phase: Phase, reply: Reply) -> Outcome:
+        if self._logged_out(reply):
+            return Outcome(Result.UNTRIED, phase, reply, "the login has expired")
+        return judge(phase, reply)
+
+    def _logged_out(self, reply: Reply) -> bool:
+        """Return whether it speaks of our login. In a new session it may mean this letter: then it is a verdict."""
+        return self._may_expire and reply.code in LOGGED_OUT
 
     def _reset(self, reply: Reply) -> None:
         """Abandon the envelope, if there is one. Nobody waits for the reply: it decides nothing."""
