@@ -15,7 +15,8 @@ import pytest
 import command
 from box import Box
 from mailbound.cli import previewing
-from mailbound.lifecycle import RunState
+from mailbound.database import activities, runs
+from mailbound.lifecycle import RunEvent, RunState
 
 CREATE = ("activity", "create")
 SOFT = ("--resend-soft", "3", "--resend-every", "12h")
@@ -159,6 +160,19 @@ def test_one_run_can_be_cancelled_alone(run, refused):
     assert run("activity", "show", "again", "--json").json["activity"]["ended_at"] is None
 
 
+def test_a_pause_stops_what_is_sent_again_as_well(box, run):
+    run(*CREATE, "twice", *WHOM)
+    run("activity", "start", "twice")
+    with box.database.begin() as connection:
+        (first,) = runs.of_activity(connection, activities.find(connection, "twice").id)
+        for event in (RunEvent.FINISH, RunEvent.REOPEN):
+            runs.move(connection, first.id, event, now=datetime.now(UTC))
+    run("activity", "start", "twice")
+    for verb, said in (("pause", "is paused"), ("resume", "sends again")):
+        lines = run("activity", verb, "twice").out.splitlines()
+        assert [line.partition(" of ")[2] for line in lines] == [f"twice {said}"] * 2
+
+
 def test_a_halted_run_is_told_before_one_to_come(box, run):
     run(*CREATE, "mixed", *WHOM, "--cron", "0 9 * * mon")
     run("activity", "start", "mixed")
@@ -166,8 +180,6 @@ def test_a_halted_run_is_told_before_one_to_come(box, run):
     with box.database.begin() as connection:
         mixed = "(SELECT id FROM activity WHERE name = 'mixed')"
         connection.exec_driver_sql(f"UPDATE run SET state = '{RunState.HALTED}' WHERE activity_id = {mixed}")
-        from mailbound.database import activities, runs
-
         runs.schedule(connection, activities.find(connection, "mixed").id, next_week)
     states = {each["name"]: each["state"] for each in run("activity", "list", "--json").json}
     assert states["mixed"] == "halted"

@@ -64,7 +64,7 @@ def test_what_is_sent_again_reopens_its_run_and_keeps_its_number(database_url: s
         run_id, lost = scene(here)
         assert doubtful.send_again(here.connection, list(lost.values()), now=NOW) == 2
         assert runs.find(here.connection, run_id).state is RunState.SENDING
-        assert runs.find(here.connection, run_id).finished_at is None
+        assert runs.find(here.connection, run_id).reopened
         assert here.send(run_id) == lost
         assert doubtful.found(here.connection) == []
         assert tally.differences(here.connection) == []

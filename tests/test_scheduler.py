@@ -412,3 +412,24 @@ def test_what_came_back_softly_is_sent_again_by_a_run_that_was_over(
         assert stage.states() == ["queued", "queued", "skipped"]
         stage.tick()
         assert stage.states() == ["queued", "queued", "skipped"]
+
+
+@pytest.mark.parametrize("stopped", [None, RunEvent.PAUSE, RunEvent.HALT])
+def test_a_run_that_sends_again_keeps_nobody_waiting_unless_it_was_stopped(
+    sqlite_url: str, tmp_path: Path, stopped: RunEvent | None
+) -> None:
+    with staged(sqlite_url, tmp_path) as stage:
+        stage.plan(starts_at=None, cron="0 * * * *")
+        stage.tick(NOW + HOUR, times=2)
+        with stage.database.begin() as connection:
+            connection.execute(
+                tables.delivery.update().values(state="bounced", next_attempt_at=NOW + 2 * HOUR)
+            )
+            (run,) = runs.in_state(connection, RunState.SENDING)
+            runs.move(connection, run.id, RunEvent.FINISH, now=NOW + HOUR)
+            runs.move(connection, run.id, RunEvent.REOPEN, now=NOW + HOUR)
+            if stopped:
+                runs.move(connection, run.id, stopped, now=NOW + HOUR)
+        stage.tick(NOW + 2 * HOUR)
+        _, second, _ = (state for _, state in stage.runs())
+        assert second == ("scheduled" if stopped else "sending")

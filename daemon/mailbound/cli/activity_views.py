@@ -75,6 +75,7 @@ def _course(report: RunReport, now: datetime) -> str:
     if run.started_at is None or duration is None:
         return "It did not start."
     end = f"to {terminal.cell(run.finished_at)}" if run.finished_at else "and still on"
+    end += ", and on again" if run.reopened else ""
     pace = f" · {rate:,.1f} messages/s" if rate is not None and report.sent else ""
     return f"from {terminal.cell(run.started_at)} {end} · {span(duration)}{pace}"
 

@@ -47,7 +47,12 @@ def start(context: typer.Context, name: Name) -> None:
 
 def pause(context: typer.Context, name: Name) -> None:
     """Stop sending, before the next final dot. `activity resume` goes on where it stopped."""
-    _steer(context, name, RunEvent.PAUSE, RunState.SENDING)
+    with terminal.open_database(context) as database, database.begin() as connection:
+        paused = _open_runs(connection, name, RunState.SENDING)
+        for run in paused:
+            _move(connection, run, RunEvent.PAUSE)
+    for run in paused:
+        terminal.say(f"run {run.id} of {run.activity} is {RunState.PAUSED}")
 
 
 def resume(context: typer.Context, name: Name) -> None:
@@ -59,16 +64,21 @@ def resume(context: typer.Context, name: Name) -> None:
     from mailbound.database import halting, releasing
 
     settings = config.load(context.obj)
+    told = []
     with terminal.open_database(context) as database, database.begin() as connection:
-        run = _open_run(connection, name, RunState.PAUSED, RunState.HALTED)
-        _move(connection, run, RunEvent.RESUME)
-        halting.pardon(connection, run.id)
-        released = halting.release(connection, run.id, limits=settings.policy)
-        left = releasing.count(connection, releasing.Which(run=run.id))
-    held = f"; {terminal.counted(released, 'held bounce')} applied" if released else ""
-    terminal.say(f"run {run.id} of {run.activity} sends again{held}")
-    if left:
-        terminal.say(f"{terminal.counted(left, 'bounce')} of it held still; see `mailbound bounce held`")
+        for run in _open_runs(connection, name, RunState.PAUSED, RunState.HALTED):
+            _move(connection, run, RunEvent.RESUME)
+            halting.pardon(connection, run.id)
+            released = halting.release(connection, run.id, limits=settings.policy)
+            left = releasing.count(connection, releasing.Which(run=run.id))
+            held = f"; {terminal.counted(released, 'held bounce')} applied" if released else ""
+            told.append(f"run {run.id} of {run.activity} sends again{held}")
+            if left:
+                told.append(
+                    f"{terminal.counted(left, 'bounce')} of it held still; see `mailbound bounce held`"
+                )
+    for line in told:
+        terminal.say(line)
 
 
 def cancel(
@@ -113,7 +123,8 @@ def _to_start(connection: sa.Connection, activity: Activity, now: datetime) -> R
         return _latest(runs.of_activity(connection, activity.id), *states)
 
     run = latest(RunState.MISSED, RunState.FAILED)
-    if run is None and latest(RunState.SENDING, RunState.PAUSED, RunState.HALTED):
+    under_way = latest(RunState.SENDING, RunState.PAUSED, RunState.HALTED)
+    if run is None and under_way and not under_way.reopened:
         raise InputError(f"{activity.name} is under way already; `mailbound activity show {activity.name}`")
     if run is None and activity.cron is None:  # a recurring one keeps its next date
         run = latest(RunState.SCHEDULED)
@@ -125,24 +136,18 @@ def _to_start(connection: sa.Connection, activity: Activity, now: datetime) -> R
     return run
 
 
-def _steer(context: typer.Context, name: str, event: RunEvent, *states: RunState) -> None:
-    with terminal.open_database(context) as database, database.begin() as connection:
-        run = _open_run(connection, name, *states)
-        state = _move(connection, run, event)
-    terminal.say(f"run {run.id} of {run.activity} is {state}")
-
-
-def _open_run(connection: sa.Connection, name: str, *states: RunState) -> Run:
+def _open_runs(connection: sa.Connection, name: str, *states: RunState) -> Sequence[Run]:
+    """Return the runs of an activity in one of `states`. Raises InputError if there is none."""
     from mailbound.database import activities, runs
 
     activity: Activity = activities.find(connection, name)
     all_runs = runs.of_activity(connection, activity.id)
-    run = _latest(all_runs, *states)
-    if run is None:
+    found = [run for run in all_runs if run.state in states]
+    if not found:
         told = telling(all_runs)
         state = f"its run {told.id} is {told.state}" if told else "it has no run yet"
         raise InputError(f"{activity.name}: {state}, so there is nothing to do")
-    return run
+    return found
 
 
 def _move(connection: sa.Connection, run: Run, event: RunEvent) -> RunState:

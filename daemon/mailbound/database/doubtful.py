@@ -108,7 +108,7 @@ def _let_send(connection: sa.Connection, run_id: int, *, now: datetime) -> None:
     others = [each for each in runs.of_activity(connection, its.activity_id) if each.state in _UNDER_WAY]
     if others:
         raise InputError(f"run {others[0].id} of {its.activity} is {others[0].state}; wait for its end")
-    runs.move(connection, run_id, RunEvent.REOPEN, now=now, finished_at=None)
+    runs.move(connection, run_id, RunEvent.REOPEN, now=now)
 
 
 def _in_doubt(connection: sa.Connection, ids: Sequence[int]) -> list[Any]:

@@ -38,7 +38,7 @@ def requeue(connection: sa.Connection, *, now: datetime, limit: int = _AT_ONCE) 
         if not row.unwanted:
             recovery.resend(connection, row.id, now=now)
     for run_id in sorted({row.run_id for row in rows if row.state == RunState.SENT} & queued.keys()):
-        runs.move(connection, run_id, RunEvent.REOPEN, now=now, finished_at=None)
+        runs.move(connection, run_id, RunEvent.REOPEN, now=now)
     return dict(queued)
 
 

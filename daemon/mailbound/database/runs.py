@@ -33,8 +33,13 @@ class Run:
     key_id: int | None
     day: int | None
     started_at: datetime | None
-    finished_at: datetime | None
+    finished_at: datetime | None  # of a run that sends again: when it was over first
     expires_at: datetime | None
+
+    @property
+    def reopened(self) -> bool:
+        """Return whether it was over, and sends again what was in doubt or came back softly."""
+        return self.state is RunState.SENDING and self.finished_at is not None
 
 
 def schedule(connection: sa.Connection, activity_id: int, occurrence_at: datetime) -> bool:
@@ -151,11 +156,15 @@ def with_leftovers(connection: sa.Connection) -> Sequence[Run]:
 
 
 def predecessor_open(connection: sa.Connection, of: Run) -> bool:
-    """Return whether an earlier run of the same activity is still under way."""
+    """Return whether an earlier run of the same activity is still under way.
+
+    One that was over and sends a few again keeps nobody waiting, unless it was stopped.
+    """
+    stopped = run.c.state.in_([RunState.PAUSED.value, RunState.HALTED.value])
     earlier = sa.exists().where(
         run.c.activity_id == of.activity_id,
         run.c.occurrence_at < of.occurrence_at,
-        run.c.state.in_([state.value for state in (RunState.SENDING, RunState.PAUSED, RunState.HALTED)]),
+        stopped | ((run.c.state == RunState.SENDING) & run.c.finished_at.is_(None)),
     )
     return bool(connection.execute(sa.select(earlier)).scalar())
 
