@@ -128,10 +128,10 @@ def recipient_address(value: str) -> str:
     Angle brackets and comments are dropped; the `utf-8` forms (RFC 6533 §3) and xtext (RFC 3461 §4) are undone.
     """
     value = value[:ADDRESS_LIMIT]
-    kind, text = typed(_CUT_ESCAPE.sub("", value) if "\\" in value else value)
-    if kind == "utf-8" or "\\x{" in text:
+    _, text = typed(_CUT_ESCAPE.sub("", value) if "\\" in value else value)
+    if "\\x{" in text:
         text = _UNITEXT.sub(_character, text)
-    if "@" not in text and "+40" in text:
+    elif "@" not in text and "+40" in text:
         text = _XTEXT.sub(_character, text)
     match = _QUOTED_AT.search(text)
     if match:

@@ -63,7 +63,7 @@ def read(mail: Mail) -> tuple[str, tuple[RecipientReport, ...]]:
     begin = _opening(mail)
     if begin is None and not listed and not naming.STRICT.search(mail.words):
         return "", ()
-    said = _sections(mail, len(mail.words) if begin is None else begin)
+    said = _sections(mail, len(mail.words) + 1 if begin is None else begin)  # nothing is open then
     if not said and begin:  # the names come first, then the sentence
         said = _sections(mail, -1)
     if listed:  # Exim, Gmail: the list is theirs, the reasons stand in the text

@@ -40,6 +40,7 @@ _REFUSED_CHARSETS = frozenset(
     {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7"}
 )
 
+_SEPARATOR = re.compile(rb">?From (?![ \t]*:)")  # of an mbox file; a field may have blanks before its colon
 _MARKED_FROM = re.compile(r"(?m)^>+From ")  # what a mailbox file marks, once for each time that it lay in one
 _WIDE = re.compile(r"utf[-_]?(16|32)[-_]?((?:[bl]e)?)")
 
@@ -217,7 +218,7 @@ def _unquoted(value: str) -> str:
 def parse(raw: bytes) -> Part:
     """Return the mail that `raw` is. Lines may end with CRLF or LF; an mbox separator before it is dropped."""
     raw = with_lf(raw[:SIZE_LIMIT]).lstrip(b"\n")
-    if raw.startswith((b"From ", b">From ")):
+    if _SEPARATOR.match(raw):
         raw = raw.partition(b"\n")[2]
     return Part(raw)
 
