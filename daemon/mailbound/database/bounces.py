@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import operator
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound.config import Policy
-from mailbound.database import activities, changes, effects, judging
+from mailbound.database import activities, bulk, changes, effects, judging
 from mailbound.database.changes import Cause
 from mailbound.database.judging import Finding, Judged
 from mailbound.database.tables import bounce, run
@@ -123,7 +123,7 @@ def _insert(connection: sa.Connection, judged: Sequence[Judged]) -> list[int | N
     """Return the id of each new bounce, None for one that was there."""
     rows = [_row(each) for each in judged]
     ids: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for bounce_id, *told_by in connection.execute(_inserted(connection.dialect.name), rows):
+    for bounce_id, *told_by in _INSERT.rows(connection, list(map(_IN_ORDER, rows))):
         ids[tuple(told_by)].append(bounce_id)
     found = [ids[tuple(map(row.get, _TOLD_BY))] for row in rows]
     return [same.pop() if same else None for same in found]
@@ -132,11 +132,13 @@ def _insert(connection: sa.Connection, judged: Sequence[Judged]) -> list[int | N
 _TOLD_BY = ("mail_id", "delivery_id", "attempt", "recipient_id", "action", "status_class", "address")
 """What tells the bounces of one statement apart, as far as anybody could."""
 
-
-@functools.cache
-def _inserted(dialect: str) -> sa.UpdateBase:
-    insert = changes.upsert(dialect, bounce).on_conflict_do_nothing()
-    return insert.returning(bounce.c.id, *(bounce.c[name] for name in _TOLD_BY))
+_COLUMNS = tuple(column.name for column in bounce.columns if column is not bounce.c.id)
+_IN_ORDER = operator.itemgetter(*_COLUMNS)
+_INSERT = bulk.Insert(
+    lambda connection: changes.upsert(connection, bounce).on_conflict_do_nothing(),
+    _COLUMNS,
+    returning=(bounce.c.id, *(bounce.c[name] for name in _TOLD_BY)),
+)
 
 
 def _row(judged: Judged) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -142,6 +143,30 @@ class Update:
         return parts.table.update().where(*parts.link, chosen).values(parts.values)
 
 
+class Insert:
+    """An INSERT that tells which rows it added; on SQLite by a second statement, for the reason that `Update` has."""
+
+    def __init__(self, build: Build, names: Sequence[str], returning: Sequence[sa.Column[Any]]) -> None:
+        """Take what makes the statement, the names of its parameters, and what to tell; first the row's id."""
+        self._build = build
+        self._names = tuple(names)
+        self._returning = returning
+        self._insert = Statement(build, names)
+        self._last = Query(lambda _: sa.select(sa.func.coalesce(sa.func.max(returning[0]), 0)))
+        self._since = Rows(lambda _: sa.select(*returning).where(returning[0] > sa.bindparam("last")))
+
+    def rows(self, connection: sa.Connection, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Return what is told of each row that was added."""
+        if not rows:
+            return []
+        if connection.dialect.name == "postgresql":
+            values = [dict(zip(self._names, row, strict=True)) for row in rows]
+            return connection.execute(self._build(connection).returning(*self._returning), values).all()
+        last = self._last.execute(connection).scalar_one()
+        self._insert.execute(connection, rows)
+        return self._since.get(connection, last=last)
+
+
 class Rows:
     """A SELECT of the hot path. From SQLite all its rows come as one, for the reason that `Update` has."""
 
@@ -162,6 +187,11 @@ class Rows:
         cells = self._build(connection).subquery("row").c
         said = (sa.func.json(cell) if isinstance(cell.type, sa.JSON) else cell for cell in cells)
         return sa.select(sa.func.json_group_array(sa.func.json_array(*said)))
+
+
+def moment(told: Any) -> Any:
+    """Return a moment as `Rows` gives it, or None, as an aware datetime, or None."""
+    return datetime.fromisoformat(told).replace(tzinfo=UTC) if isinstance(told, str) else told
 
 
 def packed(connection: sa.Connection, values: Collection[Any]) -> Any:

@@ -6,21 +6,20 @@ does, in bulk; so each value can be explained and taken back.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from mailbound.database import bulk
 from mailbound.database.tables import change, opt_in, recipient, recipient_status
 from mailbound.model import RecipientStatus, Source
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """Why something changes: `kind` is bounce, complaint, unsubscribe, success, import or command."""
 
     kind: str
@@ -76,23 +75,24 @@ def set_opt_ins(connection: sa.Connection, wishes: Sequence[Wish], *, now: datet
     """Write the wishes of different recipients who are still there; return how many differ from before."""
     if not wishes:
         return 0
-    asked = {"people": [each.recipient_id for each in wishes]}
-    alive = there(connection, asked["people"])
-    known = {(row.recipient_id, row.store_id): row for row in connection.execute(_opt_ins(), asked)}
+    people = {each.recipient_id for each in wishes}
+    alive = there(connection, people)
+    known = {
+        (recipient_id, store_id): (bool(receive), source)
+        for recipient_id, store_id, receive, source in _WISHES.get(
+            connection, people=bulk.packed(connection, people)
+        )
+    }
     rows, lines = [], []
     for each in wishes:
-        before = known.get((each.recipient_id, each.store_id))
-        if each.recipient_id not in alive or (
-            before is not None and (before.receive, before.source) == (each.receive, each.source)
-        ):
+        before, after = known.get((each.recipient_id, each.store_id)), (each.receive, each.source.value)
+        if each.recipient_id not in alive or before == after:
             continue
-        who = {"recipient_id": each.recipient_id, "store_id": each.store_id}
-        rows.append({**who, "receive": each.receive, "source": each.source, "changed_at": now})
-        was = wish(before.receive, before.source) if before else ""
-        lines.append(_line("opt_in", was, wish(each.receive, each.source), each.cause, now, **who))
-    if rows:
-        connection.execute(_kept(connection.dialect.name, opt_in), rows)
-        connection.execute(change.insert(), lines)
+        whose = (each.recipient_id, None, each.store_id)
+        rows.append((each.recipient_id, each.store_id, *after, now))
+        lines.append((now, "opt_in", *whose, wish(*before) if before else "", wish(*after), *each.cause))
+    _OPT_IN.execute(connection, rows)
+    _LINE.execute(connection, lines)
     return len(rows)
 
 
@@ -117,65 +117,69 @@ def set_statuses(connection: sa.Connection, standings: Sequence[Standing], *, no
     """Write the status of different addresses; return how many differ from before."""
     if not standings:
         return 0
-    asked = {"addresses": [each.address_id for each in standings]}
-    known = {row.address_id: row for row in connection.execute(_statuses(), asked)}
+    addresses = bulk.packed(connection, [each.address_id for each in standings])
+    known = {
+        address_id: (status, category, bulk.moment(until))
+        for address_id, status, category, until in _STATUSES.get(connection, addresses=addresses)
+    }
     rows, lines = [], []
     for each in standings:
-        row = known.get(each.address_id)
-        before = row.status if row else RecipientStatus.DELIVERABLE
-        if before == each.status and (row is None or row.until == each.until):
+        before = known.get(each.address_id, _DELIVERABLE)
+        after = (each.status.value, each.category, each.until)
+        if (before[0], before[2]) == (after[0], after[2]):
             continue
-        rows.append(
-            {
-                "address_id": each.address_id,
-                "status": each.status,
-                "category": each.category,
-                "since": now,
-                "until": each.until,
-                "bounce_id": each.cause.bounce_id,
-            }
-        )
-        was = standing(row.status, row.category, row.until) if row else str(before)
-        after = standing(each.status, each.category, each.until)
-        lines.append(_line("status", was, after, each.cause, now, address_id=each.address_id))
-    if rows:
-        connection.execute(_kept(connection.dialect.name, recipient_status), rows)
-        connection.execute(change.insert(), lines)
+        whose = (None, each.address_id, None)
+        rows.append((each.address_id, *after, now, each.cause.bounce_id))
+        lines.append((now, "status", *whose, standing(*before), standing(*after), *each.cause))
+    _STATUS.execute(connection, rows)
+    _LINE.execute(connection, lines)
     return len(rows)
 
 
-def there(connection: sa.Connection, people: Iterable[int]) -> set[int]:
+def there(connection: sa.Connection, people: Collection[int]) -> set[int]:
     """Return which recipients are there; who was erased is not."""
-    return set(connection.execute(_people(), {"people": list(people)}).scalars())
+    rows = _PEOPLE.get(connection, people=bulk.packed(connection, people)) if people else ()
+    return {recipient_id for (recipient_id,) in rows}
 
 
-# Building a statement takes SQLAlchemy longer than running it, so they are built once.
+_DELIVERABLE = (RecipientStatus.DELIVERABLE.value, "", None)
+
+_PEOPLE = bulk.Rows(
+    lambda connection: sa.select(recipient.c.id).where(bulk.listed(connection, recipient.c.id, "people"))
+)
+_WISHES = bulk.Rows(
+    lambda connection: sa.select(
+        opt_in.c.recipient_id, opt_in.c.store_id, opt_in.c.receive, opt_in.c.source
+    ).where(bulk.listed(connection, opt_in.c.recipient_id, "people"))
+)
+_STATUSES = bulk.Rows(
+    lambda connection: sa.select(
+        recipient_status.c.address_id,
+        recipient_status.c.status,
+        recipient_status.c.category,
+        recipient_status.c.until,
+    ).where(bulk.listed(connection, recipient_status.c.address_id, "addresses"))
+)
 
 
-@functools.cache
-def _people() -> sa.Select[Any]:
-    wanted = sa.bindparam("people", expanding=True, type_=recipient.c.id.type)
-    return sa.select(recipient.c.id).where(recipient.c.id.in_(wanted))
-
-
-@functools.cache
-def _opt_ins() -> sa.Select[Any]:
-    wanted = sa.bindparam("people", expanding=True, type_=opt_in.c.recipient_id.type)
-    return sa.select(opt_in).where(opt_in.c.recipient_id.in_(wanted))
-
-
-@functools.cache
-def _statuses() -> sa.Select[Any]:
-    wanted = sa.bindparam("addresses", expanding=True, type_=recipient_status.c.address_id.type)
-    return sa.select(recipient_status).where(recipient_status.c.address_id.in_(wanted))
-
-
-@functools.cache
-def _kept(dialect: str, table: sa.Table) -> sa.Insert:
-    insert = upsert(dialect, table)
+def _kept(connection: sa.Connection, table: sa.Table) -> sa.Insert:
+    insert = upsert(connection, table)
     keys = table.primary_key.columns.keys()
     new = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in keys}
     return insert.on_conflict_do_update(index_elements=keys, set_=new)
+
+
+_OPT_IN = bulk.Statement(
+    lambda connection: _kept(connection, opt_in),
+    ("recipient_id", "store_id", "receive", "source", "changed_at"),
+)
+_STATUS = bulk.Statement(
+    lambda connection: _kept(connection, recipient_status),
+    ("address_id", "status", "category", "until", "since", "bounce_id"),
+)
+_WHOSE = ("recipient_id", "address_id", "store_id")
+_CAUSE = ("cause", "bounce_id", "rule_version", "who", "undoes")
+_LINE = bulk.Statement(lambda _: change.insert(), ("at", "kind", *_WHOSE, "before", "after", *_CAUSE))
 
 
 def record(
@@ -192,39 +196,18 @@ def record(
     store_id: int | None = None,
 ) -> int:
     """Write one line of the ledger and return its id."""
-    values = _line(
-        kind,
-        before,
-        after,
-        cause,
-        now,
-        recipient_id=recipient_id,
-        address_id=address_id,
-        domain_id=domain_id,
-        store_id=store_id,
-    )
-    return int(connection.execute(change.insert().values(values).returning(change.c.id)).scalar_one())
-
-
-def _line(
-    kind: str, before: str, after: str, cause: Cause, now: datetime, **whose: int | None
-) -> dict[str, Any]:
-    return {
+    values = {
         "at": now,
         "kind": kind,
-        "recipient_id": None,
-        "address_id": None,
-        "domain_id": None,
-        "store_id": None,
+        "recipient_id": recipient_id,
+        "address_id": address_id,
+        "domain_id": domain_id,
+        "store_id": store_id,
         "before": before,
         "after": after,
-        "cause": cause.kind,
-        "bounce_id": cause.bounce_id,
-        "rule_version": cause.rule_version,
-        "who": cause.who,
-        "undoes": cause.undoes,
-        **whose,
+        **dict(zip(_CAUSE, cause, strict=True)),
     }
+    return int(connection.execute(change.insert().values(values).returning(change.c.id)).scalar_one())
 
 
 def wish(receive: object, source: str) -> str:

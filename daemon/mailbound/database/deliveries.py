@@ -202,36 +202,47 @@ class Told(NamedTuple):
 
 def report(connection: sa.Connection, told: Sequence[Told], *, now: datetime) -> dict[int, DeliveryState]:
     """Move deliveries by what reports said of them, and return the state of each afterwards, by its id."""
-    rows = lock(connection, [each.delivery_id for each in told])
+    if not told:
+        return {}
+    ids = bulk.packed(connection, [each.delivery_id for each in told])
+    rows = {delivery_id: row for delivery_id, *row in _SPOKEN_OF.get(connection, ids=ids)}
     states: dict[int, DeliveryState] = {}
     moves = tally.Moves()
     changed = []
     for each in told:
-        row = rows[each.delivery_id]
-        before = DeliveryState(row.state)
-        states[row.id] = after = lifecycle.advance(before, each.event)
-        waits = {"next_attempt_at": each.resend_at if after is DeliveryState.BOUNCED else None}
+        run_id, domain_id, state, reason, status, waits_until = rows[each.delivery_id]
+        before = DeliveryState(state)
+        states[each.delivery_id] = after = lifecycle.advance(before, each.event)
+        resend_at = each.resend_at if after is DeliveryState.BOUNCED else None
         if after is not before:
-            moves.move(row.run_id, row.domain_id, before, after)
-            reason, status = each.reason or row.reason, each.status or row.status
-            changed.append({"b_id": row.id, "state": after, "reason": reason, "status": status, **waits})
-        elif row.next_attempt_at != waits["next_attempt_at"]:
-            same = {"state": before, "reason": row.reason, "status": row.status}
-            changed.append({"b_id": row.id, **same, **waits})
-    if changed:
-        connection.execute(_reported(), changed)
+            moves.move(run_id, domain_id, before, after)
+            reason, status = each.reason or reason, each.status or status
+        elif bulk.moment(waits_until) == resend_at:
+            continue
+        changed.append((each.delivery_id, after.value, reason, status, resend_at))
+    _REPORTED.execute(connection, changed)
     moves.write(connection, node_id=0, now=now)
     return states
 
 
-@functools.cache
-def _reported() -> sa.Update:
-    names = ("state", "reason", "status", "next_attempt_at")
+def _spoken_of(connection: sa.Connection) -> sa.Select[Any]:
+    names = ("id", "run_id", "domain_id", "state", "reason", "status", "next_attempt_at")
     return (
-        delivery.update()
-        .where(delivery.c.id == sa.bindparam("b_id"))
-        .values({name: sa.bindparam(name, type_=delivery.c[name].type) for name in names})
+        sa.select(*(delivery.c[name] for name in names))
+        .where(bulk.listed(connection, delivery.c.id, "ids"))
+        .order_by(delivery.c.id)
+        .with_for_update()
     )
+
+
+_SPOKEN_OF = bulk.Rows(_spoken_of)
+_NEW: dict[str, sa.BindParameter[Any]] = {
+    name: sa.bindparam(f"new_{name}") for name in ("state", "reason", "status", "next_attempt_at")
+}
+_REPORTED = bulk.Statement(
+    lambda _: delivery.update().where(delivery.c.id == sa.bindparam("delivery_id")).values(_NEW),
+    ("delivery_id", *(parameter.key for parameter in _NEW.values())),
+)
 
 
 def readdress(connection: sa.Connection, delivery_id: int, *, now: datetime) -> None:

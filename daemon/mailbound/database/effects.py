@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from mailbound.database import audience, changes, deliveries
+from mailbound.database import audience, bulk, changes, deliveries
 from mailbound.database.changes import Cause, Standing, Wish
 from mailbound.database.deliveries import Told
-from mailbound.database.judging import Finding, Judged
+from mailbound.database.judging import Finding, Judged, Target
 from mailbound.database.tables import bounce, change, delivery, opt_in, recipient
 from mailbound.lifecycle import DeliveryEvent, DeliveryState
 from mailbound.model import Action, Evidence, Source
@@ -40,7 +38,7 @@ def write(
 
 def _caused(bounce_id: int, finding: Finding, cause: Cause | None) -> Cause:
     cause = cause or Cause(finding.kind)
-    return replace(cause, bounce_id=bounce_id, rule_version=finding.rule_version)
+    return cause._replace(bounce_id=bounce_id, rule_version=finding.rule_version)
 
 
 def erased(connection: sa.Connection, judged: Sequence[Judged]) -> set[int]:
@@ -119,7 +117,7 @@ def _is_hard(judged: Judged) -> bool:
     return judged.decision.opt_out is Source.HARD_BOUNCE
 
 
-def _wanting(connection: sa.Connection, targets: Sequence[Any]) -> set[int]:
+def _wanting(connection: sa.Connection, targets: Sequence[Target]) -> set[int]:
     """Return the deliveries whose recipients want the store's mail, and have still the address that it went to.
 
     It may be given back one day, so a bounce takes nothing that is not there, and nothing from a new address.
@@ -130,23 +128,24 @@ def _wanting(connection: sa.Connection, targets: Sequence[Any]) -> set[int]:
     return {
         delivery_id
         for store_id, ids in stores.items()
-        for delivery_id in connection.execute(_wanted(), {"store": store_id, "deliveries": ids}).scalars()
+        for (delivery_id,) in _WANTED.get(connection, store=store_id, deliveries=bulk.packed(connection, ids))
     }
 
 
-@functools.cache
-def _wanted() -> sa.Select[Any]:
-    among = sa.bindparam("deliveries", expanding=True, type_=delivery.c.id.type)
+def _wanted(connection: sa.Connection) -> sa.Select[Any]:
     store_id = sa.bindparam("store", type_=opt_in.c.store_id.type)
     return (
         sa.select(delivery.c.id)
         .join(recipient, recipient.c.id == delivery.c.recipient_id)
         .where(
-            delivery.c.id.in_(among),
+            bulk.listed(connection, delivery.c.id, "deliveries"),
             recipient.c.address_id == delivery.c.address_id,
             audience.opted_in(recipient.c.id, store_id),
         )
     )
+
+
+_WANTED = bulk.Rows(_wanted)
 
 
 def _sharing(connection: sa.Connection, recipient_id: int) -> Sequence[int]:
@@ -155,7 +154,7 @@ def _sharing(connection: sa.Connection, recipient_id: int) -> Sequence[int]:
     return connection.execute(sa.select(recipient.c.id).where(recipient.c.address_id == own)).scalars().all()
 
 
-def _moves(event: DeliveryEvent, finding: Finding, target: Any) -> bool:
+def _moves(event: DeliveryEvent, finding: Finding, target: Target) -> bool:
     """Return whether a report moves its delivery: a failure only if it speaks of the latest attempt.
 
     A reply of our relay has moved it already, and a token that names no attempt is taken at its word.

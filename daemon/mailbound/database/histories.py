@@ -6,14 +6,14 @@ one undoes all that followed from it.
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from mailbound.database import bulk
 from mailbound.database.tables import (
     address,
     bounce,
@@ -28,8 +28,14 @@ from mailbound.model import Action, Category, Disposition, Evidence, RecipientSt
 from mailbound.policy import History, Past
 
 COUNTED = (Disposition.APPLIED.value, Disposition.NOTED.value)
-_COUNTED = bounce.c.disposition.in_(COUNTED)
 _ARRIVED = (Action.DELIVERED.value, Action.RELAYED.value, Action.EXPANDED.value)
+
+
+def _one_of(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.or_(*(column == value for value in values))  # `in_` is spelt out anew for each execution
+
+
+_COUNTED = _one_of(bounce.c.disposition, COUNTED)
 
 
 def before(
@@ -42,19 +48,47 @@ def before(
     """
     if not deliveries:
         return {}
-    asked = {"addresses": list(deliveries.values()), "at": at}
-    known = {row.id: row for row in connection.execute(_known(), {**asked, "quiet": quiet_before})}
+    addresses = bulk.packed(connection, deliveries.values())
+    known = {
+        address_id: _Known(status, *map(bulk.moment, moments))
+        for address_id, status, *moments in _KNOWN.get(
+            connection, addresses=addresses, at=at, quiet=quiet_before
+        )
+    }
     failed = defaultdict(list)
-    for row in connection.execute(_failures(), asked):
-        failed[row.address_id].append(row)
-    arrived = set(connection.execute(_arrivals(), {"deliveries": list(deliveries)}).scalars())
+    for address_id, moment, category, permanent, said_of in _FAILURES.get(
+        connection, addresses=addresses, at=at
+    ):
+        failed[address_id].append(_Failure(bulk.moment(moment), category, permanent, bulk.moment(said_of)))
+    arrived = {
+        delivery_id
+        for (delivery_id,) in _ARRIVALS.get(connection, deliveries=bulk.packed(connection, deliveries))
+    }
     return {
         delivery_id: _history(known[address_id], failed[address_id], at, arrived=delivery_id in arrived)
         for delivery_id, address_id in deliveries.items()
     }
 
 
-def _history(known: Any, failed: Sequence[Any], at: datetime, *, arrived: bool) -> History:
+class _Known(NamedTuple):
+    """The status of an address, its owners' last own consent, and the last successes."""
+
+    status: str | None
+    since: datetime | None
+    until: datetime | None
+    reported: datetime | None
+    consented: datetime | None
+    quiet: datetime | None
+
+
+class _Failure(NamedTuple):
+    at: datetime
+    category: str
+    permanent: bool
+    said_of: datetime  # when what it speaks of was sent
+
+
+def _history(known: _Known, failed: Sequence[_Failure], at: datetime, *, arrived: bool) -> History:
     """Return the history of one address: what failed since its last success, and was sent since its last chance."""
     status = RecipientStatus(known.status or RecipientStatus.DELIVERABLE)
     if known.until is not None and known.until <= at:
@@ -66,7 +100,7 @@ def _history(known: Any, failed: Sequence[Any], at: datetime, *, arrived: bool) 
         status=status,
         renewed_at=renewed,
         failures=[
-            Past(row.at, Category(row.category), row.permanent)
+            Past(row.at, Category(row.category), bool(row.permanent))
             for row in failed
             if (success is None or row.at > success) and (renewed is None or row.said_of >= renewed)
         ],
@@ -74,14 +108,10 @@ def _history(known: Any, failed: Sequence[Any], at: datetime, *, arrived: bool) 
     )
 
 
-# Building these takes SQLAlchemy longer than running them, so that is done once.
-
-_ADDRESSES = sa.bindparam("addresses", expanding=True, type_=address.c.id.type)
 _AT = sa.bindparam("at", type_=bounce.c.at.type)
 
 
-@functools.cache
-def _known() -> sa.Select[Any]:
+def _known(connection: sa.Connection) -> sa.Select[Any]:
     """Return the status of addresses, their owners' last own consent, and the last successes.
 
     Mail arrived if a report said so, or if it was accepted before `quiet` and nothing was said of it.
@@ -113,7 +143,7 @@ def _known() -> sa.Select[Any]:
             *(query.correlate(address).scalar_subquery().label(name) for name, query in moments.items()),
         )
         .select_from(address.outerjoin(recipient_status, recipient_status.c.address_id == address_id))
-        .where(address.c.id.in_(_ADDRESSES))
+        .where(bulk.listed(connection, address.c.id, "addresses"))
     )
 
 
@@ -127,8 +157,7 @@ def _owners() -> sa.CompoundSelect[Any]:
     return sa.union(now.correlate(address), once.correlate(address))
 
 
-@functools.cache
-def _failures() -> sa.Select[Any]:
+def _failures(connection: sa.Connection) -> sa.Select[Any]:
     """Return what failed at the same addresses, oldest first.
 
     What failed behind an arrival of its own delivery is left out: that was somebody else's address.
@@ -136,8 +165,8 @@ def _failures() -> sa.Select[Any]:
     arrival = bounce.alias("arrival")
     behind = sa.exists().where(
         arrival.c.delivery_id == bounce.c.delivery_id,
-        arrival.c.action.in_(_ARRIVED),
-        arrival.c.disposition.in_(COUNTED),
+        _one_of(arrival.c.action, _ARRIVED),
+        _one_of(arrival.c.disposition, COUNTED),
         arrival.c.id < bounce.c.id,
     )
     said_of = sa.case((bounce.c.evidence == Evidence.DIRECT, bounce.c.at), else_=delivery.c.marked_at)
@@ -151,7 +180,7 @@ def _failures() -> sa.Select[Any]:
         )
         .join(delivery, delivery.c.id == bounce.c.delivery_id)
         .where(
-            bounce.c.address_id.in_(_ADDRESSES),
+            bulk.listed(connection, bounce.c.address_id, "addresses"),
             bounce.c.action == Action.FAILED,
             _COUNTED,
             bounce.c.at <= _AT,
@@ -161,10 +190,12 @@ def _failures() -> sa.Select[Any]:
     )
 
 
-@functools.cache
-def _arrivals() -> sa.Select[Any]:
+def _arrivals(connection: sa.Connection) -> sa.Select[Any]:
     """Return which deliveries arrived somewhere, as a report said."""
-    among = sa.bindparam("deliveries", expanding=True, type_=delivery.c.id.type)
-    return sa.select(bounce.c.delivery_id).where(
-        bounce.c.delivery_id.in_(among), bounce.c.action.in_(_ARRIVED), _COUNTED
-    )
+    among = bulk.listed(connection, bounce.c.delivery_id, "deliveries")
+    return sa.select(bounce.c.delivery_id).where(among, _one_of(bounce.c.action, _ARRIVED), _COUNTED)
+
+
+_KNOWN = bulk.Rows(_known)
+_FAILURES = bulk.Rows(_failures)
+_ARRIVALS = bulk.Rows(_arrivals)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import zlib
@@ -14,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mailbound.database import changes
+from mailbound.database import bulk, changes
 from mailbound.database.tables import bounce, inbound_mail, inbound_raw, store
 from mailbound.errors import InputError
 from mailbound.model import Disposition, Kind
@@ -89,30 +88,20 @@ def keep(connection: sa.Connection, store_id: int, arrivals: Iterable[Arrival], 
     """Keep raw mail; return how many were new. A mail counts once, by its uid and content."""
     different = {(arrival.uid[:255], arrival.sha256): arrival for arrival in arrivals}
     rows = [
-        {
-            "store_id": store_id,
-            "uid": uid,
-            "sha256": sha256,
-            "size_octets": arrival.size_octets,
-            "truncated": arrival.truncated,
-            "fetched_at": now,
-            "state": NEW,
-        }
+        (store_id, uid, sha256, arrival.size_octets, arrival.truncated, now, NEW)
         for (uid, sha256), arrival in different.items()
     ]
-    if not rows:
-        return 0
-    new = connection.execute(_kept(connection.dialect.name), rows).all()
-    raw = [{"mail_id": row.id, "content": different[row.uid, row.sha256].packed} for row in new]
-    if raw:
-        connection.execute(inbound_raw.insert(), raw)
-    return len(raw)
+    new = _KEPT.rows(connection, rows)
+    _RAW.execute(connection, [(mail_id, different[uid, sha256].packed) for mail_id, uid, sha256 in new])
+    return len(new)
 
 
-@functools.cache
-def _kept(dialect: str) -> sa.UpdateBase:
-    insert = changes.upsert(dialect, inbound_mail).on_conflict_do_nothing()
-    return insert.returning(inbound_mail.c.id, inbound_mail.c.uid, inbound_mail.c.sha256)
+_KEPT = bulk.Insert(
+    lambda connection: changes.upsert(connection, inbound_mail).on_conflict_do_nothing(),
+    ("store_id", "uid", "sha256", "size_octets", "truncated", "fetched_at", "state"),
+    returning=(inbound_mail.c.id, inbound_mail.c.uid, inbound_mail.c.sha256),
+)
+_RAW = bulk.Statement(lambda _: inbound_raw.insert(), ("mail_id", "content"))
 
 
 def known(connection: sa.Connection, store_id: int, uids: Sequence[str]) -> set[str]:
@@ -132,35 +121,54 @@ def take(connection: sa.Connection, *, limit: int) -> list[Unread]:
     What had its tries is set aside, and given for the last time, to be told of. What was tried before is given alone:
     whatever a crash cuts off, no mail becomes suspect for the company it keeps.
     """
-    oldest = (
+    found = _OLDEST.rows(connection, limit=limit)
+    octets = itertools.accumulate(size for _, _, size in found)
+    untried = itertools.takewhile(
+        lambda pair: pair[0][1] == 0 and pair[1] <= _AT_ONCE_OCTETS, zip(found, octets, strict=True)
+    )
+    chosen = [mail for mail, _ in untried] or found[:1]
+    if not chosen:
+        return []
+    ids = bulk.packed(connection, [mail_id for mail_id, _, _ in chosen])
+    _COUNTED.execute(connection, ids=ids)
+    mails = [
+        Unread(mail_id, store_id, bulk.moment(fetched_at), attempts, bytes(content))
+        for mail_id, store_id, fetched_at, attempts, content in _TAKEN.rows(connection, ids=ids)
+    ]
+    poisonous = [mail.id for mail in mails if mail.is_poison]
+    if poisonous:
+        poison(connection, poisonous, why=f"reading it failed {TRIES} times")
+    return mails
+
+
+def _oldest(_: sa.Connection) -> sa.Select[Any]:
+    return (
         sa.select(inbound_mail.c.id, inbound_mail.c.attempts, inbound_mail.c.size_octets)
         .where(inbound_mail.c.state == NEW)
         .order_by(inbound_mail.c.id)
-        .limit(limit)
+        .limit(sa.bindparam("limit", type_=sa.Integer()))
         .with_for_update(skip_locked=True)
     )
-    found = connection.execute(oldest).all()
-    sizes = itertools.accumulate(row.size_octets for row in found)
-    untried = itertools.takewhile(
-        lambda pair: pair[0].attempts == 0 and pair[1] <= _AT_ONCE_OCTETS, zip(found, sizes, strict=True)
-    )
-    ids = [row.id for row, _ in untried] or [row.id for row in found[:1]]
-    if not ids:
-        return []
-    counted = (
-        inbound_mail.update().where(inbound_mail.c.id.in_(ids)).values(attempts=inbound_mail.c.attempts + 1)
-    )
-    connection.execute(counted)
-    rows = connection.execute(
-        sa.select(inbound_mail, inbound_raw.c.content)
+
+
+def _counted(connection: sa.Connection) -> sa.Update:
+    ids = bulk.listed(connection, inbound_mail.c.id, "ids")
+    return inbound_mail.update().where(ids).values(attempts=inbound_mail.c.attempts + 1)
+
+
+def _taken(connection: sa.Connection) -> sa.Select[Any]:
+    columns = (inbound_mail.c[name] for name in ("id", "store_id", "fetched_at", "attempts"))
+    return (
+        sa.select(*columns, inbound_raw.c.content)
         .join(inbound_raw, inbound_raw.c.mail_id == inbound_mail.c.id)
-        .where(inbound_mail.c.id.in_(ids))
+        .where(bulk.listed(connection, inbound_mail.c.id, "ids"))
         .order_by(inbound_mail.c.id)
-    ).all()
-    poisonous = [row.id for row in rows if row.attempts > TRIES]
-    if poisonous:
-        poison(connection, poisonous, why=f"reading it failed {TRIES} times")
-    return [Unread(row.id, row.store_id, row.fetched_at, row.attempts, bytes(row.content)) for row in rows]
+    )
+
+
+_OLDEST = bulk.Query(_oldest)
+_COUNTED = bulk.Query(_counted)
+_TAKEN = bulk.Query(_taken)
 
 
 def ours(connection: sa.Connection, mails: Sequence[Unread]) -> list[Unread]:
@@ -168,20 +176,21 @@ def ours(connection: sa.Connection, mails: Sequence[Unread]) -> list[Unread]:
 
     The try that was counted tells: who takes a mail counts one, so nobody took it since.
     """
-    waiting = connection.execute(_waiting(), {"ids": [mail.id for mail in mails]}) if mails else ()
-    attempts = {row.id: row.attempts for row in waiting}
+    ids = bulk.packed(connection, [mail.id for mail in mails])
+    attempts = dict(_STILL_NEW.rows(connection, ids=ids)) if mails else {}
     return [mail for mail in mails if attempts.get(mail.id) == mail.attempts]
 
 
-@functools.cache
-def _waiting() -> sa.Select[Any]:
-    ids = sa.bindparam("ids", expanding=True, type_=inbound_mail.c.id.type)
+def _still_new(connection: sa.Connection) -> sa.Select[Any]:
     return (
         sa.select(inbound_mail.c.id, inbound_mail.c.attempts)
-        .where(inbound_mail.c.id.in_(ids), inbound_mail.c.state == NEW)
+        .where(bulk.listed(connection, inbound_mail.c.id, "ids"), inbound_mail.c.state == NEW)
         .order_by(inbound_mail.c.id)
         .with_for_update()
     )
+
+
+_STILL_NEW = bulk.Query(_still_new)
 
 
 def poison(connection: sa.Connection, ids: Sequence[int], *, why: str) -> None:
@@ -202,25 +211,17 @@ class Understood:
 
 def settle(connection: sa.Connection, mails: Sequence[Understood], *, now: datetime) -> None:
     """Write what mails were."""
-    rows = [
-        {
-            "b_id": each.mail_id,
-            "kind": each.kind,
-            "subject": each.subject[:255],
-            "why": each.why[:255],
-            "read_at": now,
-        }
-        for each in mails
-    ]
-    if rows:
-        connection.execute(_settled(), rows)
+    rows = [(each.mail_id, READ, each.kind.value, each.subject[:255], each.why[:255], now) for each in mails]
+    _SETTLED.execute(connection, rows)
 
 
-@functools.cache
-def _settled() -> sa.Update:
-    names = ("kind", "subject", "why", "read_at")
-    values = {name: sa.bindparam(name, type_=inbound_mail.c[name].type) for name in names}
-    return inbound_mail.update().where(inbound_mail.c.id == sa.bindparam("b_id")).values(state=READ, **values)
+_NEW: dict[str, sa.BindParameter[Any]] = {
+    name: sa.bindparam(f"new_{name}") for name in ("state", "kind", "subject", "why", "read_at")
+}
+_SETTLED = bulk.Statement(
+    lambda _: inbound_mail.update().where(inbound_mail.c.id == sa.bindparam("mail_id")).values(_NEW),
+    ("mail_id", *(parameter.key for parameter in _NEW.values())),
+)
 
 
 def find_raw(connection: sa.Connection, mail_id: int) -> bytes | None:

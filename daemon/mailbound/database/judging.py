@@ -5,18 +5,17 @@ Nothing is written here. What judges a batch asks a few questions for all of it.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from mailbound import address as addresses
 from mailbound import guard, policy, tokens
 from mailbound.config import Policy
-from mailbound.database import histories, holds
+from mailbound.database import bulk, histories, holds
 from mailbound.database.holds import Hold
 from mailbound.database.tables import activity, address, delivery, run
 from mailbound.guard import Traits
@@ -49,12 +48,34 @@ class Finding:
     carriers: Sequence[str] = ()  # what brought our tokens back
 
 
+class Target(NamedTuple):
+    """The delivery that a finding speaks of, with what its run, its activity and its address say."""
+
+    id: int
+    run_id: int
+    recipient_id: int
+    address_id: int
+    domain_id: int
+    state: str
+    attempt: int
+    marked_at: datetime | None
+    run_state: str
+    key_id: int
+    day: int
+    expires_at: datetime | None
+    store_id: int
+    resend_soft: int
+    resend_every_seconds: int
+    key: str  # of the address
+    guarded: bool  # its store has open holds
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A finding, the delivery that it speaks of, and what is to be done."""
 
     finding: Finding
-    target: Any | None
+    target: Target | None
     sign: Sign
     decision: Decision
     hold: Hold | None
@@ -62,23 +83,20 @@ class Judged:
     @property
     def recipient_id(self) -> int | None:
         """Return the recipient that it speaks of, or None."""
-        return int(self.target.recipient_id) if self.target is not None else self.finding.recipient_id
+        return self.target.recipient_id if self.target is not None else self.finding.recipient_id
 
 
-Proven = tuple[Finding, Any | None]
+Proven = tuple[Finding, Target | None]
 """A finding with the delivery that it speaks of, or None."""
 
 
 def prove(connection: sa.Connection, findings: Sequence[Finding]) -> list[Proven]:
     """Return findings with their deliveries; one whose evidence does not hold speaks of none, and is unsigned."""
-    ids = list({finding.delivery_id for finding in findings if finding.delivery_id is not None})
-    rows: dict[int | None, Any] = {}
-    if ids:
-        rows = {row.id: row for row in connection.execute(_named(), {"ids": ids})}
-    return [_proven(finding, rows.get(finding.delivery_id)) for finding in findings]
+    targets = _targets(connection, {finding.delivery_id for finding in findings} - {None})
+    return [_proven(finding, targets.get(finding.delivery_id)) for finding in findings]
 
 
-def _proven(finding: Finding, row: Any | None) -> Proven:
+def _proven(finding: Finding, row: Target | None) -> Proven:
     why = _doubt(row, finding) if finding.delivery_id is not None else finding.doubt
     if finding.recipient_id is None and (why or row is None):
         return replace(finding, evidence=Evidence.UNSIGNED, delivery_id=None, doubt=why), None
@@ -142,7 +160,7 @@ def gist(finding: Finding, address: str) -> str:
     return guard.gist(finding.diagnostic, address) or (f"status {status}" if status else "")
 
 
-def _hold(finding: Finding, target: Any | None, open_holds: Sequence[Hold]) -> Hold | None:
+def _hold(finding: Finding, target: Target | None, open_holds: Sequence[Hold]) -> Hold | None:
     """Return the hold that a finding belongs to: of bounces that are so many and so alike that nobody believes them."""
     verdict = finding.verdict
     deadly = finding.action is Action.FAILED and verdict.permanent and verdict.category in guard.DEADLY
@@ -157,14 +175,31 @@ def doubt(connection: sa.Connection, finding: Finding) -> str:
     """Return why a token that is genuine is no evidence for its delivery; "" if it is, or if there is none."""
     if finding.delivery_id is None:
         return ""
-    return _doubt(connection.execute(_named(), {"ids": [finding.delivery_id]}).one_or_none(), finding)
+    return _doubt(_targets(connection, [finding.delivery_id]).get(finding.delivery_id), finding)
 
 
-@functools.cache
-def _named() -> sa.Select[Any]:
+def _targets(connection: sa.Connection, ids: Collection[int | None]) -> dict[int | None, Target]:
+    """Return deliveries by their ids; what is not there is missing."""
+    if not ids:
+        return {}
+    rows = map(Target._make, _NAMED.get(connection, ids=bulk.packed(connection, ids)))
+    return {
+        row.id: row._replace(marked_at=bulk.moment(row.marked_at), expires_at=bulk.moment(row.expires_at))
+        for row in rows
+    }
+
+
+def _named(connection: sa.Connection) -> sa.Select[Any]:
     return (
         sa.select(
-            delivery,
+            delivery.c.id,
+            delivery.c.run_id,
+            delivery.c.recipient_id,
+            delivery.c.address_id,
+            delivery.c.domain_id,
+            delivery.c.state,
+            delivery.c.attempt,
+            delivery.c.marked_at,
             run.c.state.label("run_state"),
             run.c.key_id,
             run.c.day,
@@ -178,11 +213,14 @@ def _named() -> sa.Select[Any]:
         .join(run, run.c.id == delivery.c.run_id)
         .join(activity, activity.c.id == run.c.activity_id)
         .join(address, address.c.id == delivery.c.address_id)
-        .where(delivery.c.id.in_(sa.bindparam("ids", expanding=True, type_=delivery.c.id.type)))
+        .where(bulk.listed(connection, delivery.c.id, "ids"))
     )
 
 
-def _doubt(row: Any | None, finding: Finding) -> str:
+_NAMED = bulk.Rows(_named)
+
+
+def _doubt(row: Target | None, finding: Finding) -> str:
     if row is None:
         return "there is no such delivery any more"
     if finding.evidence is Evidence.DIRECT:
@@ -199,7 +237,7 @@ def _doubt(row: Any | None, finding: Finding) -> str:
     return ""
 
 
-def _sign(finding: Finding, target: Any | None, *, crowded: bool, again: bool) -> Sign:
+def _sign(finding: Finding, target: Target | None, *, crowded: bool, again: bool) -> Sign:
     own = (
         target is None
         or not finding.addresses

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -57,7 +57,7 @@ def undo(connection: sa.Connection, lines: Sequence[Any], *, cause: Cause, now: 
     """Take back lines of the ledger, the latest first."""
     undone = Undone()
     for line in lines:
-        its_cause = replace(cause, undoes=line.id)
+        its_cause = cause._replace(undoes=line.id)
         restored = _RESTORE[line.kind](connection, line, cause=its_cause, now=now)
         (undone.restored if restored else undone.overtaken).append(line)
     return undone
