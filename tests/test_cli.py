@@ -220,6 +220,7 @@ def test_the_doctor_names_what_it_cannot_reach_and_ends_with_2(box):
     assert states == {
         "config": "good",
         "database": "good",
+        "daemon": "warning",
         "tally": "good",
         "templates": "good",
         "main relay": "fault",

@@ -88,7 +88,11 @@ class Sending:
 
     def failures(self) -> int:
         """Return how often the log told that the database failed."""
-        return sum(event["event"] == "database.failed" for event in self.box.events())
+        return self.told().count("database.failed")
+
+    def told(self) -> list[str]:
+        """Return what the log told of the database."""
+        return [event["event"] for event in self.box.events() if event["event"].startswith("database.")]
 
 
 @contextlib.contextmanager
@@ -148,7 +152,9 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, disk: Path) -> None:
         assert sending.letters() <= sending.marked()
         assert sending.failures()
         ballast.unlink()
+        sending.box.wait(lambda: "database.recovered" in sending.told(), "it to be well")
         sending.finish()
+        assert sending.told() == ["database.failed", "database.recovered"], "once, whoever waits"
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,11 @@ _RUNS = {
     ),
     "nothing": (RunState.SENDING, {"due_at": NOW}, holding.NOTHING),
     "all nodes alike": (RunState.SENDING, {"nodes": {"a": "the rate", "b": "the rate"}}, "the rate"),
+    "a node that is silent": (
+        RunState.SENDING,
+        {"nodes": {"a": "the rate"}, "silent": {"a": timedelta(seconds=40)}},
+        "its daemon, not heard of for 40 s; its log may say why",
+    ),
     "one node": (
         RunState.SENDING,
         {"nodes": {"b": "", "a": "the relay is down"}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 
 from box import Box
 from ledger_relay import LedgerRelay
-from mailbound.database import tables
+from mailbound.database import nodes, tables
 
 
 def _held_back(box: Box) -> str | None:
@@ -32,8 +33,27 @@ def test_activity_show_says_which_limit_holds_now(tmp_path: Path) -> None:
             assert _held_back(box) == "a pause; `mailbound activity resume` goes on"
             assert "held back by: a pause" in box.cli("activity", "show", "spring")
             box.cli("activity", "resume", "spring")
-            assert box.stop() == 0
+            assert _about(box, "daemon")["state"] == "good"
+            box.kill()
+            _age(box, 2 * nodes.QUIET)
+            assert re.fullmatch(
+                r"its daemon, not heard of for 3\d s; its log may say why", str(_held_back(box))
+            )
+            assert _about(box, "daemon")["state"] == "warning"
+            _age(box, nodes.LEASE)
             assert _held_back(box) == "its daemon: none is alive"
+            assert _about(box, "daemon")["text"].startswith("none is at work; the last was heard of at 2")
+
+
+def _age(box: Box, span: timedelta) -> None:
+    """Let a daemon have been silent for longer."""
+    with box.database.begin() as connection:
+        seen_at = connection.execute(sa.select(tables.node.c.seen_at)).scalar_one()
+        connection.execute(tables.node.update().values(seen_at=seen_at - span))
+
+
+def _about(box: Box, what: str) -> dict[str, str]:
+    return next(finding for finding in box.json("doctor") if finding["about"] == what)
 
 
 def test_those_whose_clock_is_outside_the_window_wait_until_it_opens_there(tmp_path: Path) -> None:

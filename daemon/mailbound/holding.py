@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mailbound.lifecycle import RunState
 from mailbound.pacing import share
@@ -50,11 +50,13 @@ def of_run(
     opens_at: datetime | None = None,
     due_at: datetime | None = None,
     nodes: Mapping[str, str],
+    silent: Mapping[str, timedelta] | None = None,
 ) -> str:
     """Return what holds a run back, "" if it is over.
 
     `opens_at` is when its window opens, None while it is open; `due_at` when its next delivery is due, None if there
-    is none in the queue; `nodes` is what holds back each live node from sending for its store.
+    is none in the queue; `nodes` is what holds back each live node from sending for its store. Those that are `silent`,
+    and for how long, may be dead or unable to write: what they said last is of no use.
     """
     if state is RunState.PAUSED:
         return "a pause; `mailbound activity resume` goes on"
@@ -68,10 +70,13 @@ def of_run(
         return f"its window, which opens {_clock(opens_at)}"
     if due_at is not None and due_at > now:
         return f"its deliveries, of which none is due before {_clock(due_at)}"
-    phrases = set(nodes.values())
+    said = dict(nodes)
+    for name, span in (silent or {}).items():
+        said[name] = f"its daemon, not heard of for {span.total_seconds():.0f} s; its log may say why"
+    phrases = set(said.values())
     if len(phrases) == 1:
         return phrases.pop() or NOTHING
-    return "; ".join(f"{name}: {phrase or NOTHING}" for name, phrase in sorted(nodes.items()))
+    return "; ".join(f"{name}: {phrase or NOTHING}" for name, phrase in sorted(said.items()))
 
 
 def _rate(rate: float, nodes: int) -> str:

@@ -64,10 +64,8 @@ class Node:
         """Beat for ever. While the database is away nothing is lost: nobody can mark anything."""
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            try:
+            with contextlib.suppress(DatabaseError):
                 await self.beat()
-            except DatabaseError as error:
-                log.warning("database.failed", why=str(error))
 
     async def beat(self) -> None:
         """Tell the others that we live, and look after them."""

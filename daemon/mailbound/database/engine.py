@@ -18,6 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
+from mailbound.database.health import Health
 from mailbound.database.threads import Threads
 from mailbound.errors import DatabaseError, DiskFailed, InputError, MailboundError
 
@@ -29,6 +30,8 @@ _PATIENCE_SECONDS = (
     60  # how long a transaction of the daemon is tried again while the database is locked or gone
 )
 
+_UNEASY_SECONDS = 5
+"""How long a transaction is tried again before anybody is told."""
 
 _IDLE_SECONDS = 30
 """How long a transaction may do nothing: a daemon only waits for statements, never in between."""
@@ -73,6 +76,7 @@ class Database:
             threading.local()
         )  # each thread keeps its connection: the pool takes as long as a statement
         self._failed: DiskFailed | None = None
+        self._health = Health()
         self._write_threads = Threads(1 if self.is_sqlite else 4, name="database-write")
         self._read_threads = Threads(2, name="database-read")
 
@@ -100,7 +104,8 @@ class Database:
 
         It is run again, whole, while the database is locked or its connection was lost; so it must do nothing but
         speak to the database. What was committed is not run again, even if the answer to COMMIT was lost. Raises
-        DatabaseError when patience ends, and DiskFailed, from then on for ever, if a sync failed.
+        DatabaseError when patience ends, and DiskFailed, from then on for ever, if a sync failed. The log is told
+        here, so that those who call need only wait.
         """
         return await self._on(
             self._write_threads, self._writer, lambda connection: function(connection, *args, **kwargs)
@@ -121,10 +126,16 @@ class Database:
         if self._failed is not None:
             raise self._failed
         try:
-            return _persistently(engine, self._held, function)
+            result = _persistently(engine, self._held, function, self._health)
         except DiskFailed as failed:
             self._failed = failed
             raise
+        except DatabaseError as error:
+            self._health.failed(str(error))
+            raise
+        if engine is self._writer:
+            self._health.wrote()
+        return result
 
     def release(self) -> None:
         """Close all connections until they are needed again.
@@ -160,14 +171,20 @@ def create(path: str) -> None:
         os.close(descriptor)
 
 
-def _persistently(engine: sa.Engine, held: threading.local, function: Callable[[sa.Connection], T]) -> T:
-    until = time.monotonic() + _PATIENCE_SECONDS
+def _persistently(
+    engine: sa.Engine, held: threading.local, function: Callable[[sa.Connection], T], health: Health
+) -> T:
+    begun = time.monotonic()
+    until = begun + _PATIENCE_SECONDS
     while True:
         try:
             return _once(engine, held, function, until)
         except sa.exc.DBAPIError as error:
-            if not _passing(error) or time.monotonic() > until:
+            now = time.monotonic()
+            if not _passing(error) or now > until:
                 raise _ours(error) from error
+            if now - begun > _UNEASY_SECONDS:
+                health.failed(str(_ours(error)))
         time.sleep(random.uniform(0.05, 0.5))
 
 

@@ -19,6 +19,9 @@ from mailbound.database.tables import node
 LEASE = timedelta(seconds=60)
 """How long a node may be silent: many heartbeats, and longer than a database needs to come back."""
 
+QUIET = timedelta(seconds=15)
+"""Whoever was not heard of for so long missed some heartbeats: it is dead, or cannot write."""
+
 FINAL_DOT = timedelta(minutes=12)
 """How long a node that was given up keeps what it had marked: longer than the ten minutes that a dot may take."""
 
@@ -74,9 +77,17 @@ def others(connection: sa.Connection, *, but: int) -> list[int]:
 
 
 def live(connection: sa.Connection) -> Sequence[Any]:
-    """Return the nodes that are alive: their rows, the oldest first."""
-    alive = (node.c.lost_at.is_(None), node.c.seen_at >= _clock(connection) - LEASE)
-    return connection.execute(sa.select(node).where(*alive).order_by(node.c.id)).all()
+    """Return the nodes that are alive: their rows, the oldest first, with the time as `asked_at`."""
+    now = _clock(connection)
+    asked_at = sa.literal(now, node.c.seen_at.type).label("asked_at")
+    alive = (node.c.lost_at.is_(None), node.c.seen_at >= now - LEASE)
+    return connection.execute(sa.select(node, asked_at).where(*alive).order_by(node.c.id)).all()
+
+
+def last_seen(connection: sa.Connection) -> datetime | None:
+    """Return when any node was last heard of, None if the database knows of none."""
+    latest: datetime | None = connection.execute(sa.select(sa.func.max(node.c.seen_at))).scalar_one()
+    return latest
 
 
 def forget(connection: sa.Connection, node_ids: Sequence[int]) -> None:

@@ -16,12 +16,17 @@ def held_back(connection: sa.Connection, run: Run, activity: Activity, *, now: d
     """Return what holds a run back, in words; "" if it is over or did not begin."""
     window = schedule.Hours(activity.window, activity.time_zone).of_run
     opens_at = window.opens(now) if window else now
-    live = {f"{row.name} ({row.id})": row.holding or {} for row in nodes.live(connection)}
+    live = nodes.live(connection)
     return holding.of_run(
         run.state,
         now=now,
         note=run.note,
         opens_at=opens_at if opens_at > now else None,
         due_at=remaining.next_due(connection, run.id),
-        nodes={name: said.get(activity.store, "") for name, said in live.items()},
+        nodes={f"{row.name} ({row.id})": (row.holding or {}).get(activity.store, "") for row in live},
+        silent={
+            f"{row.name} ({row.id})": row.asked_at - row.seen_at
+            for row in live
+            if row.asked_at - row.seen_at > nodes.QUIET
+        },
     )

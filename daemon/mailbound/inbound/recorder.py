@@ -87,8 +87,8 @@ class Recorder:
                     if not await self.record():
                         await self._purge()
                         break
-            except DatabaseError as error:
-                log.error("database.failed", why=str(error))
+            except DatabaseError:
+                pass  # the database has told
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), _POLL_SECONDS)
 

@@ -145,8 +145,7 @@ class Outbound:
         while not stopping.is_set():
             try:
                 fed = await self._feed_once(stopping)
-            except DatabaseError as error:
-                log.error("database.failed", why=str(error))
+            except DatabaseError:
                 fed = 0
             if not fed:
                 await self._sleep(_IDLE_SECONDS, stopping)

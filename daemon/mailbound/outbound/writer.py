@@ -7,16 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-import structlog
-
 from mailbound.config import Policy
 from mailbound.database import outcomes
 from mailbound.database.bounces import Recorded
 from mailbound.database.engine import Database
 from mailbound.database.outcomes import Committed, Ended
 from mailbound.errors import DatabaseError, InvalidTransition
-
-log = structlog.get_logger()
 
 _RETRY_SECONDS = 1.0
 _LARGEST = 500
@@ -128,8 +124,7 @@ class Writer:
                 )
             except InvalidTransition:
                 raise  # a bug, which trying again would only hide; what is in doubt is recovered at the next start
-            except DatabaseError as error:
-                log.error("database.failed", why=str(error), outcomes=len(ended), marks=len(marks))
+            except DatabaseError:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 self._announce(committed, marks)
