@@ -1,7 +1,7 @@
 """A POP3 server that does what a script says, for what no real server can be made to do.
 
-A script is a table: what a command begins with, and the octets or the deed that answer it. The longest
-beginning counts; what the table does not know gets `+OK`.
+A script is a table: what a command begins with, and the octets or the deed that answer it, or what is called and
+returns one. The longest beginning counts; what the table does not know gets `+OK`.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ class ScriptedPop3:
 
     async def _answer(self, writer, answer):
         """Answer, and return whether the session goes on."""
+        if callable(answer):
+            answer = answer()
         if isinstance(answer, bytes):
             writer.write(answer)
             await writer.drain()

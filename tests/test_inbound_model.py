@@ -6,12 +6,12 @@ Whatever happens, a mail is on the server or in safety, it has one outcome, and 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,17 +20,17 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import dying
 import inbox
-from mailbound import classify, config, mailbox, tokens
+from dying import Death, Nursery
+from mailbound import tokens
 from mailbound.database import inbound_mail, schema, tables, token_keys
 from mailbound.database.engine import Database
-from mailbound.database.leases import Lease
 from mailbound.errors import MailboxError
-from mailbound.inbound import Reader, Recorder, recorder
-from mailbound.mailbox import pop3
+from mailbound.inbound import Reader
 from mailbound.tokens import Purpose
 from scripted_pop3 import HANG_UP, ScriptedPop3
-from world import NODE, NOW, World
+from world import NOW, World
 
 SCALE = settings.default.max_examples / 100  # of the profile
 PEOPLE = ["anna", "bert", "carl"]
@@ -62,31 +62,6 @@ SAYINGS = {
 }
 
 
-class Killed(BaseException):
-    """The daemon died here. Nothing may catch it."""
-
-
-class FrailDatabase(Database):
-    """A database whose daemon dies at its next commit, shortly before or after it."""
-
-    dies: str | None = None
-
-    async def run(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Run a transaction, and die if it is time."""
-        dies, self.dies = self.dies, None
-
-        def doomed(connection: sa.Connection, *args: Any, **kwargs: Any) -> Any:
-            result = function(connection, *args, **kwargs)
-            if dies == "before":
-                raise Killed
-            return result
-
-        result = await super().run(doomed, *args, **kwargs)
-        if dies == "after":
-            raise Killed
-        return result
-
-
 class Mail(NamedTuple):
     """One mail on the server. Two may be the same."""
 
@@ -94,8 +69,12 @@ class Mail(NamedTuple):
     content: bytes
 
 
+KILL = "the daemon is killed"
+"""What happens at a command, in place of an answer."""
+
+
 class Fault(NamedTuple):
-    """What the server does wrong in a session: at which command, and how."""
+    """What goes wrong in a session: at which command, and how."""
 
     command: str
     answer: Any
@@ -108,6 +87,16 @@ class Fault(NamedTuple):
 
 
 REFUSED = b"-ERR no\r\n"
+DEATHS = [
+    Fault("RETR 1", KILL),
+    Fault("RETR 3", KILL),
+    Fault("DELE 1", KILL),
+    Fault("DELE 2", KILL),
+    Fault("QUIT", KILL, removes=True),
+    Fault("QUIT", KILL),
+]
+"""While mail comes; with it in safety, but not let go; with all let go, before and after the server does so."""
+
 FAULTS = [
     None,
     None,
@@ -129,9 +118,10 @@ class Server:
     eager: bool
     mails: list[Mail] = field(default_factory=list)
 
-    async def session(self, fetch: Any, fault: Fault | None) -> None:
-        """Let a fetcher in, with a fault or without."""
+    async def session(self, fetch: Any, fault: Fault | None, kill: Any = None) -> None:
+        """Let a fetcher in, with a fault or without; `kill` is for one that kills it."""
         broken = fault.script(len(self.mails)) if fault else {}
+        broken = {command: kill if answer is KILL else answer for command, answer in broken.items()}
         async with ScriptedPop3({**self._script(), **broken}) as server:
             try:
                 await fetch(server.port)
@@ -152,14 +142,22 @@ class Server:
         return {"LIST": f"+OK\r\n{sizes}.\r\n".encode(), "UIDL": f"+OK\r\n{uids}.\r\n".encode(), **texts}
 
 
+class Ground(NamedTuple):
+    """What every course begins with: a database in which everybody was sent something, a reader, and who dies."""
+
+    file: Path
+    reader: Reader
+    nursery: Nursery
+    tokens_of: dict[str, str]
+
+
 class Course:
     """One course of events, with what must come of it."""
 
     def __init__(
         self,
-        database: FrailDatabase,
-        reader: Reader,
-        tokens_of: Mapping[str, str],
+        database: Database,
+        ground: Ground,
         *,
         delete: bool,
         eager: bool,
@@ -170,8 +168,9 @@ class Course:
         self.ever: Counter[Mail] = Counter()
         self.deaths = 0
         self.said: dict[Mail, tuple[str, str]] = {}
-        self._reader = reader
-        self._tokens_of = tokens_of
+        self._reader = ground.reader
+        self._nursery = ground.nursery
+        self._tokens_of = ground.tokens_of
 
     async def put(self, name: str, saying: str, kind: str) -> None:
         """A mail falls in: a new one, one with the uid of another, or the same one again."""
@@ -199,52 +198,45 @@ class Course:
         )
         return Mail(f"uid{number}", text.replace("\n", "\r\n").encode())
 
-    async def fetch(self, fault: Fault | None, dies: str | None) -> None:
-        async def fetch(port: int) -> None:
-            async def opened() -> mailbox.Mailbox:
-                return await pop3.open(
-                    host="127.0.0.1", port=port, tls="insecure", username="bounces", password="secret"
-                )
+    async def fetch(self, fault: Fault | None) -> None:
+        """The daemon looks into the mailbox, and lives."""
 
-            fetcher = inbox.fetcher_of(self.database, opened, delete=self.delete)
-            with self.mortal(dies):
-                await fetcher.fetch()
+        async def fetch(port: int) -> None:
+            await inbox.fetcher_of(self.database, dying.open_mailbox(port), delete=self.delete).fetch()
 
         await self.server.session(fetch, fault)
 
-    async def record(self, commits: int, dies: str | None) -> None:
-        """Read; the daemon may die at the first commit, which counts the tries, or at the second one."""
-        parts = recorder.Parts(
-            database=self.database,
-            reader=self._reader,
-            rules=classify.rules(),
-            limits=config.Policy(),
-            keep_for=timedelta(days=90),
-            lease=Lease(self.database, "reading", node_id=NODE),
-            clock=lambda: NOW,
-        )
-        one = Recorder(parts)
-        if commits == 2 and dies:
-            written = one._write
+    async def die_fetching(self, fault: Fault | None, death: Death | None) -> None:
+        """It is killed at a command, or at the commit of what it fetched, if it comes so far."""
+        pids: list[int] = []
 
-            async def doomed(reports: Any) -> None:
-                self.database.dies = dies
-                await written(reports)
+        async def fetch(port: int) -> None:
+            pids.append(self._nursery.start("fetch", self._url, death, port=port, delete=self.delete))
+            await self._end()
 
-            one._write = doomed  # type: ignore[method-assign]
-            dies = None
-        with self.mortal(dies):
-            await one.record()
+        def kill() -> Any:
+            os.kill(pids[0], signal.SIGKILL)
+            return HANG_UP
 
-    @contextmanager
-    def mortal(self, dies: str | None) -> Iterator[None]:
-        """Let the daemon die in what follows; the next event finds another one."""
-        self.database.dies = dies
-        try:
-            yield
-        except Killed:
-            self.deaths += 1
-        self.database.dies = None
+        await self.server.session(fetch, fault, kill)
+
+    async def record(self) -> None:
+        """It reads, and lives."""
+        await dying.recorder_of(self.database, self._reader).record()
+
+    async def die_recording(self, death: Death) -> None:
+        """It is killed at the first commit, which counts the tries, or at the second one, with the effects."""
+        self._nursery.start("record", self._url, death)
+        await self._end()
+
+    @property
+    def _url(self) -> str:
+        return f"sqlite:///{self.database.path}"
+
+    async def _end(self) -> None:
+        status = await self._nursery.ended()
+        assert status in {0, -signal.SIGKILL}
+        self.deaths += status != 0
 
     def check(self) -> None:
         """Assert what holds at every moment."""
@@ -286,28 +278,22 @@ class Course:
         return name, saying, ""
 
 
-_dies = st.sampled_from([None, None, "before", "after"])
 _puts = st.tuples(
     st.just("put"),
     st.sampled_from(PEOPLE),
     st.sampled_from(list(SAYINGS)),
     st.sampled_from(["new", "new", "same uid", "twin"]),
 )
+_commits = [Death(commit, before) for commit in (1, 2) for before in (True, False)]
 EVENTS = st.one_of(
     _puts,
     _puts,
-    st.tuples(st.just("fetch"), st.sampled_from(FAULTS), st.none()),
-    st.tuples(st.just("fetch"), st.none(), _dies),
-    st.tuples(st.just("record"), st.sampled_from([1, 2]), _dies),
+    st.tuples(st.just("fetch"), st.sampled_from(FAULTS)),
+    st.tuples(st.just("die_fetching"), st.sampled_from(DEATHS), st.none()),
+    st.tuples(st.just("die_fetching"), st.none(), st.sampled_from(_commits[:2])),
+    st.tuples(st.just("record")),
+    st.tuples(st.just("die_recording"), st.sampled_from(_commits)),
 )
-
-
-class Ground(NamedTuple):
-    """What every course begins with: a database in which everybody was sent something, and a reader."""
-
-    file: Path
-    reader: Reader
-    tokens_of: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -327,12 +313,13 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         }
     database.close()
     reader = Reader()
-    yield Ground(folder / "ground.db", reader, tokens_of)
+    with Nursery() as nursery:
+        yield Ground(folder / "ground.db", reader, nursery, tokens_of)
     reader.close()
 
 
 @settings(
-    max_examples=round(30 * SCALE),
+    max_examples=round(20 * SCALE),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -343,15 +330,15 @@ def test_whatever_happens_no_mail_is_lost_and_each_counts_once(
     async def main() -> None:
         file = ground.file.with_name("course.db")
         shutil.copy(ground.file, file)
-        database = FrailDatabase(f"sqlite:///{file}", checkpoints=True)
+        database = Database(f"sqlite:///{file}", checkpoints=True)
         try:
-            course = Course(database, ground.reader, ground.tokens_of, delete=delete, eager=eager and delete)
+            course = Course(database, ground, delete=delete, eager=eager and delete)
             for name, *arguments in events:
                 await getattr(course, name)(*arguments)
                 course.check()
             for _ in range(len(course.ever) + 3):  # what was tried before is read alone
-                await course.fetch(None, None)
-                await course.record(1, None)
+                await course.fetch(None)
+                await course.record()
             course.check()
             assert not (delete and course.server.mails), "what is in safety has left the server"
             mails = inbox.mails(database)
