@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import imaplib
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,13 +18,14 @@ import structlog
 
 import inbox
 from box import Box
-from ledger_relay import Point, Tap
+from ledger_relay import Point
 from mailbound import config
 from mailbound.errors import MailboxError
 from mailbound.inbound import Fetcher
 from mailbound.mailbox import SessionError, Trouble, imap, opening
 from scripted_imap import HANG_UP, SAY_NOTHING, ScriptedImap, capable
 from servers.mailnet import PASSWORD, MailNet
+from tapped import tapped
 
 
 @asynccontextmanager
@@ -222,22 +222,6 @@ _POINTS = {
 }
 
 
-@contextmanager
-def _tapped(port: int) -> Iterator[Tap]:
-    """Give a tap before a server, in a thread of its own."""
-    tap, loop = Tap(), asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(tap.start(port), loop).result(10)
-        yield tap
-    finally:
-        asyncio.run_coroutine_threadsafe(tap.stop(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
 @pytest.mark.parametrize("point", _POINTS.values(), ids=_POINTS)
 def test_a_daemon_that_is_killed_deletes_nothing_uncommitted_and_records_nothing_twice(
     mailnet: MailNet, tmp_path: Path, point: Point
@@ -246,7 +230,7 @@ def test_a_daemon_that_is_killed_deletes_nothing_uncommitted_and_records_nothing
     everything = {inbox.MAIL % number for number in range(_COUNT)}
     for mail in everything:
         mailnet.deliver(user, mail)
-    with _tapped(mailnet.ports["imap"]) as tap:
+    with tapped(mailnet.ports["imap"]) as tap:
         inbound = f'port = {tap.port}\ntls = "insecure"'
         outbound = f'port = {mailnet.ports["closed"]}\ntls = "insecure"'
         with Box(tmp_path, protocol="imap", bounces=user, inbound=inbound, outbound=outbound) as box:
