@@ -230,6 +230,15 @@ def test_the_doctor_names_what_it_cannot_reach_and_ends_with_2(box):
     assert (done.status, done.err) == (cli.INPUT_FAULT, "mailbound: 2 faults; see above\n")
 
 
+def test_the_doctor_looks_at_the_rest_though_the_database_is_away(tmp_path):
+    with command.simulator() as (relay, mailbox):
+        nobody = "postgresql+psycopg://nobody@127.0.0.1:1/none"
+        with Box(tmp_path, url=nobody, outbound=relay, inbound=mailbox) as made:
+            done = command.run("doctor", "--json", config=made.folder / "config.toml")
+    states = {each["about"]: each["state"] for each in done.json}
+    assert states == {"config": "good", "database": "fault", "main relay": "good", "main mailbox": "good"}
+
+
 def test_the_doctor_sees_a_wrong_sum_a_broken_template_and_a_halted_run(tmp_path):
     with Box(tmp_path) as made:
         command.run("activity", "list", config=tmp_path / "config.toml")

@@ -15,12 +15,13 @@ import typer
 
 from mailbound.cli import bars, terminal
 from mailbound.cli.bars import Styled
-from mailbound.errors import InputError, MailboundError
+from mailbound.errors import DatabaseError, InputError, MailboundError
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from mailbound.config import Config, Store
+    from mailbound.database.engine import Database
 
 _CROWDED = 0.8
 _FULL_OCTETS = 16 * 2**20
@@ -49,22 +50,11 @@ def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
     settings = config.load(context.obj)
     findings = [_Finding("config", "warning", text) for text in settings.warnings]
     findings += [] if findings else [_Finding("config", "good", f"{context.obj} has no faults")]
-    with terminal.open_database(context) as database, database.look() as connection:
-        if database.path is not None:
-            findings.append(_file(connection, database.path))
-        findings += [
-            _daemon(connection),
-            *_sums(connection),
-            *_runs(connection),
-            *_held(connection),
-            *_in_doubt(connection),
-            *_templates(connection, settings.templates.folder),
-        ]
-        findings += [
-            *_mail(connection, settings),
-            *_quarantine(connection, settings),
-            *_evidence(connection, settings),
-        ]
+    try:
+        with terminal.open_database(context) as database, database.look() as connection:
+            findings += _stored(database, connection, settings)
+    except DatabaseError as error:
+        findings.append(_Finding("database", "fault", str(error).removeprefix("database: ")))
     findings += asyncio.run(_connections(settings))
     if json:
         terminal.print_json([each._asdict() for each in findings])
@@ -74,6 +64,21 @@ def doctor(context: typer.Context, *, json: terminal.Json = False) -> None:
     faults = sum(each.state == "fault" for each in findings)
     if faults:
         raise InputError(f"{terminal.counted(faults, 'fault')}; see above")
+
+
+def _stored(database: Database, connection: sa.Connection, settings: Config) -> Iterator[_Finding]:
+    """Give what there is to say of the database and of all that lies in it."""
+    if database.path is not None:
+        yield _file(connection, database.path)
+    yield _daemon(connection)
+    yield from _sums(connection)
+    yield from _runs(connection)
+    yield from _held(connection)
+    yield from _in_doubt(connection)
+    yield from _templates(connection, settings.templates.folder)
+    yield from _mail(connection, settings)
+    yield from _quarantine(connection, settings)
+    yield from _evidence(connection, settings)
 
 
 def _file(connection: sa.Connection, path: Path) -> _Finding:
