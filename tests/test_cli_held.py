@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,7 @@ import command
 from box import Box
 from mailbound.database import schema
 from mailbound.model import Evidence
+from servers import need
 from test_watch import FULL, Stage
 
 LONG = "550 5.1.1 <{}>: Recipient address rejected: User unknown in virtual mailbox table"
@@ -108,6 +112,37 @@ def test_a_release_is_applied_once_and_taken_back_whole(config: Path) -> None:
     assert undone.splitlines()[-1] == "10 taken back, 0 left as they are"
     assert dispositions(config)[:5] == ["undone"] * 5
     assert "was taken back already" in command.refused("bounce", "undo", "--hold", "1", config=config)
+
+
+_TWO_AT_ONCE = (
+    "from mailbound import cli; from mailbound.cli import holding; holding._AT_ONCE = 2; cli.main()"
+)
+
+
+def test_a_release_that_was_killed_is_finished_by_the_next(config: Path) -> None:
+    killed = "inject=fdatasync:signal=SIGKILL:when=3"  # in the commit of its second transaction, of three
+    strace = [need("strace"), "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", killed]
+    release = [
+        sys.executable,
+        "-c",
+        _TWO_AT_ONCE,
+        "--config",
+        str(config),
+        "bounce",
+        "release",
+        "--hold",
+        "1",
+    ]
+    environment = {**os.environ, "RELAY_PASSWORD": "secret", "MAILBOX_PASSWORD": "secret"}
+    subprocess.run([*strace, *release], env=environment, capture_output=True, check=False)
+    done = dispositions(config).count("applied")
+    assert done % 2 == 0, "some are done whole"
+    assert 0 < done < 5
+    said = command.run("bounce", "release", "--hold", "1", config=config).out.splitlines()
+    assert said[-1].startswith(f"{5 - done} bounce")
+    assert dispositions(config)[:5] == ["applied"] * 5
+    undone = command.run("bounce", "undo", "--hold", "1", config=config).out
+    assert undone.splitlines()[-1] == "10 taken back, 0 left as they are", "each had its effects once"
 
 
 def test_many_are_told_of_by_what_became_of_them(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
