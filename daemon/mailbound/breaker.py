@@ -8,8 +8,8 @@ from mailbound.config import Breaker
 def trips(*, blame: int, settled: int, limits: Breaker) -> str | None:
     """Return why a run must halt, or None.
 
-    `blame` counts failures that blame us, `settled` the deliveries of the run that were tried.
+    `blame` counts failures that blame us, `settled` its deliveries that need no other try.
     """
     if blame >= limits.blame_count and blame >= limits.blame_share * settled:
-        return f"{blame} of {settled} deliveries failed with a reply that blames us"
+        return f"{blame} failures blame us, while {settled} deliveries were settled"
     return None
