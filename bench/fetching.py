@@ -25,6 +25,7 @@ _FAR_SHARE = 20
 """And so many times less where each costs poplib a round trip."""
 
 _WINDOW = 256  # commands of the bare client that are under way at once
+_BATCH = 200  # mails that the daemon fetches, keeps and deletes together
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class _Fetched:
 
 @dataclass(frozen=True)
 class _Inbox:
-    """A mailbox full of mail, and the three who fetch all of it and delete nothing."""
+    """A mailbox full of mail, and the three who fetch all of it; what they delete comes back, for they never QUIT."""
 
     port: int
     user: str
@@ -45,10 +46,14 @@ class _Inbox:
     octets: int
 
     def ours(self) -> _Fetched:
-        """Fetch as the daemon does."""
-        return asyncio.run(self._ours())
+        """Fetch by our session."""
+        return asyncio.run(self._ours(self.mails, delete=False))
 
-    async def _ours(self) -> _Fetched:
+    def our_drain(self) -> _Fetched:
+        """Fetch and delete as the daemon does, in batches."""
+        return asyncio.run(self._ours(_BATCH, delete=True))
+
+    async def _ours(self, batch: int, *, delete: bool) -> _Fetched:
         mailbox = await pop3.open(
             host="localhost", port=self.port, tls="insecure", username=self.user, password=PASSWORD
         )
@@ -56,21 +61,37 @@ class _Inbox:
         assert len(items) == self.mails
         done = _clock(self.mails)
         octets = 0
-        async for mail in mailbox.fetch(items):
-            octets += len(mail.content)
+        for start in range(0, self.mails, batch):
+            some = items[start : start + batch]
+            async for mail in mailbox.fetch(some):
+                octets += len(mail.content)
+            if delete:
+                await mailbox.delete(some)
         fetched = done()
         assert octets == self.octets, f"{octets} octets came, not {self.octets}"
+        assert not mailbox.refused
         await mailbox.close(commit=False)
         return fetched
 
     def poplib(self) -> _Fetched:
         """Fetch as the standard library does."""
+        return self._poplib(delete=False)
+
+    def poplib_drain(self) -> _Fetched:
+        """Fetch and delete as the standard library does."""
+        return self._poplib(delete=True)
+
+    def _poplib(self, *, delete: bool) -> _Fetched:
         session = poplib.POP3("localhost", self.port)
         session.user(self.user)
         session.pass_(PASSWORD)
         session.list()
         done = _clock(self.mails)
-        octets = sum(session.retr(number)[2] for number in range(1, self.mails + 1))
+        octets = 0
+        for number in range(1, self.mails + 1):
+            octets += session.retr(number)[2]
+            if delete:
+                session.dele(number)
         fetched = done()
         assert octets <= self.octets  # it does not count all octets of a line's end
         session.close()
@@ -98,18 +119,26 @@ class _Inbox:
 
 
 def measure(scale: Scale) -> Iterator[Figure]:
-    """Return our rate against poplib's, near and far, and against the bare client's."""
+    """Return our rates against poplib's, near and far, and against the bare client's."""
     with MailNet() as net:
-        far_port, line = transport.line(net.ports["pop3"], net.home / "log")
+        port = net.ports["pop3"]
+        far_port, line = transport.line(port, net.home / "log")
         try:
-            near = _inbox(net, net.ports["pop3"], "near@sender.test", max(1, scale.messages // _SHARE))
-            far = _inbox(net, far_port, "far@sender.test", max(1, near.mails // _FAR_SHARE))
+            mails = max(1, scale.messages // _SHARE)
+            near = _inbox(net, port, "near@sender.test", mails, boxed=True)
+            files = _inbox(net, port, "files@sender.test", mails, boxed=False)
+            far = _inbox(net, far_port, "far@sender.test", max(1, mails // _FAR_SHARE), boxed=True)
             sides = {
                 "ours": near.ours,
                 "poplib": near.poplib,
                 "bare": near.bare,
+                "drain": near.our_drain,
+                "poplib_drain": near.poplib_drain,
+                "maildir": files.ours,
+                "poplib_maildir": files.poplib,
+                "bare_maildir": files.bare,
                 "far": far.ours,
-                "far_poplib": far.poplib,
+                "poplib_far": far.poplib,
             }
             seen = figures.take_turns(sides, scale.rounds)
         finally:
@@ -118,18 +147,24 @@ def measure(scale: Scale) -> Iterator[Figure]:
     beside = figures.medians(
         **rates, **{f"{name}_cpu_us": [each.cpu_us for each in fetched] for name, fetched in seen.items()}
     )
-    yield Figure(
-        "POP3 / poplib, RETR one by one", figures.ratios(rates["ours"], rates["poplib"]), 5, beside=beside
-    )
-    name = f"POP3 / poplib, round trip {transport.ROUND_TRIP_MS:g} ms"
-    yield Figure(name, figures.ratios(rates["far"], rates["far_poplib"]), 20)
-    yield Figure("POP3 / a bare pipelined client", figures.ratios(rates["ours"], rates["bare"]), 0.7)
+    for name, ours, theirs, goal in (
+        ("RETR / poplib, one by one", "ours", "poplib", 5),
+        ("RETR and DELE / poplib, one by one", "drain", "poplib_drain", 5),
+        (f"RETR / poplib, round trip {transport.ROUND_TRIP_MS:g} ms", "far", "poplib_far", 20),
+        ("RETR / a bare pipelined client", "ours", "bare", 0.7),
+        ("RETR from a maildir / a bare pipelined client", "maildir", "bare_maildir", 0.7),
+    ):
+        yield Figure(f"POP3 {name}", figures.ratios(rates[ours], rates[theirs]), goal, beside=beside)
+        beside = {}
 
 
-def _inbox(net: MailNet, port: int, user: str, mails: int) -> _Inbox:
+def _inbox(net: MailNet, port: int, user: str, mails: int, *, boxed: bool) -> _Inbox:
+    """Return a full mailbox: a maildir or, `boxed`, few large files, so that Dovecot opens none for each mail."""
     reports = backlog.reports_about(mails, key=Key(0, b"k" * 32), day=backlog.today())
     made = _Inbox(port, user, mails, backlog.fill(net.maildir(user), reports))
-    made.bare()  # the first to come waits while Dovecot makes its index
+    if boxed:
+        net.box_up(user)
+    made.poplib()  # the first to come waits while Dovecot makes its index
     return made
 
 

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from mailbound.mailbox import Item, SessionError, Trouble, pop3
+from mailbound.mailbox import HEAD_OCTETS, Item, SessionError, Trouble, pop3
 from mailbound.simulator import Simulator
 from scripted_pop3 import DRIP, HANG_UP, SAY_NOTHING, ScriptedPop3
 from servers.authority import Authority
@@ -381,7 +381,7 @@ def test_each_mail_has_its_own_uid_whatever_the_order(uidl, expected):
 @pytest.mark.parametrize(
     ("capability", "octets", "asked"),
     [
-        pytest.param(b"PIPELINING\r\n", 12, 128, id="so many at once"),
+        pytest.param(b"PIPELINING\r\n", 12, 256, id="so many at once"),
         pytest.param(b"PIPELINING\r\n", 300_000, 3, id="or so many octets"),
         pytest.param(b"PIPELINING\r\n", 5_000_000, 1, id="or one mail that is larger than that"),
         pytest.param(b"", 12, 1, id="one by one"),
@@ -460,6 +460,21 @@ def test_without_top_a_large_mail_is_cut_and_the_session_goes_on(lines, listed):
     assert refused == []
 
 
+def test_a_large_mail_whose_first_line_does_not_end_is_cut_within_it():
+    script = {"RETR 1": b"+OK\r\n" + b"x" * 1_000_000 + b"\r\n.\r\n"}
+    (large, small), _, _ = run_script(script, max_size_octets=1000)
+    assert (large.content, large.truncated) == (b"x" * 1000, True)
+    assert small.content == b"A: 2\r\n\r\ntwo\r\n"
+
+
+def test_of_a_mail_over_the_limit_no_more_is_kept_than_its_head():
+    lines = b"0123456789\r\n" * 100_000
+    script = {"RETR 1": b"+OK\r\n" + lines + b".\r\n"}
+    (large, small), _, _ = run_script(script, max_size_octets=1_000_000)
+    assert (large.content, large.truncated) == (lines[: HEAD_OCTETS // 12 * 12], True)
+    assert small.content == b"A: 2\r\n\r\ntwo\r\n"
+
+
 def test_a_mail_of_just_the_limit_is_not_cut():
     content = b"A: 1\r\n\r\n" + b"x" * 90 + b"\r\n"
     script = {"RETR 1": b"+OK\r\n" + content + b".\r\n"}
@@ -487,6 +502,9 @@ def test_a_mail_that_is_refused_is_left_out_and_told():
         pytest.param({"LIST": b"+OK\r\n1 12\r\n"}, Trouble.NETWORK, id="a list that stops"),
         pytest.param({"LIST": b"+OK\r\n1\r\n.\r\n"}, Trouble.PROTOCOL, id="a list without sizes"),
         pytest.param({"LIST": b"+OK\r\n1 many\r\n.\r\n"}, Trouble.PROTOCOL, id="a size that is none"),
+        pytest.param(
+            {"LIST": b"+OK\r\n1 " + b"9" * 25 + b"\r\n.\r\n"}, Trouble.PROTOCOL, id="a size beyond all"
+        ),
         pytest.param({"UIDL": b"+OK\r\none first\r\n.\r\n"}, Trouble.PROTOCOL, id="a number that is none"),
         pytest.param({"LIST": b"* OK\r\n"}, Trouble.PROTOCOL, id="another protocol"),
         pytest.param({"LIST": b"+" * 1_200_000}, Trouble.PROTOCOL, id="an endless line, fast"),

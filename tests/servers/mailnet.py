@@ -176,6 +176,17 @@ class MailNet:
         command = [need("doveadm"), "-c", str(self.home / "dovecot/dovecot.conf"), *words]
         subprocess.run(command, check=True, capture_output=True)
 
+    def box_up(self, user: str) -> None:
+        """Move the mail of `user`, who has not logged in yet, from the maildir into few large files: an mdbox."""
+        home = self.maildir(user).parent
+        where = {
+            "2.3": "userdb_mail=mdbox:~/mdbox",
+            "2.4": "userdb_mail_driver=mdbox userdb_mail_path=~/mdbox",
+        }
+        path = self.home / "dovecot/small"
+        path.write_text(f"{path.read_text()}{user}::{_OWNER}:{_OWNER}::{home}::{where[dovecot_series()]}\n")
+        self.doveadm("import", "-u", user, f"maildir:{home}/Maildir", "", "all")
+
     # --- how it is made -------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:

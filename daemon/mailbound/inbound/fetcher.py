@@ -27,7 +27,7 @@ from mailbound.pacing import Backoff
 log = structlog.get_logger()
 
 _BATCH = 200
-_BATCH_OCTETS = 33_554_432  # a batch lies in memory until it is committed
+_BATCH_OCTETS = 8_388_608  # a batch lies in memory until it is committed, as it came and packed
 # To begin a session costs more the more lies in the mailbox, so it takes many batches; but one that breaks off lets
 # nothing go of what it kept, and does not see what arrives meanwhile.
 _SESSION_MAILS = 10_000

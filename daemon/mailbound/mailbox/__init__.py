@@ -14,6 +14,9 @@ from typing import Any, Protocol
 
 from mailbound.errors import MailboxError
 
+HEAD_OCTETS = 262_144
+"""So much is kept of a mail that is too large: a report says what it has to say before it gives the message back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:

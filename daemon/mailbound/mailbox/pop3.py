@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from mailbound.mailbox import Fetched, Item, SessionError, Trouble, listing, tls
+from mailbound.mailbox import HEAD_OCTETS, Fetched, Item, SessionError, Trouble, listing, tls
 from mailbound.mailbox.listing import Listing
 from mailbound.mailbox.pop3_client import Pop3Client, UnfitReplyError
 
 # Where the server allows it, so many commands are under way at once, or mails of so many octets (RFC 2449 §6.6). It
 # never has more of them than it can answer while we work on what came.
-_WINDOW_COMMANDS = 128
+_WINDOW_COMMANDS = 256
 _WINDOW_OCTETS = 1_048_576
 _TOP_LINES = 1000  # of the body of a mail that is too large: where a report says what it has to say
 _HEADER_OCTETS = 65_536  # by which a mail is told from others where there is no UIDL
@@ -226,7 +226,7 @@ class Pop3Mailbox:
     def _header(self) -> bytes | None:
         """Return the next header, or None if it is refused."""
         try:
-            self._client.reply()
+            self._client.accepted()
         except poplib.error_proto:
             return None
         most = 16 * self._account.max_size_octets + _SLACK_OCTETS
@@ -239,7 +239,8 @@ class Pop3Mailbox:
         self._ask(waiting, asked)
         mails: list[Fetched] = []
         octets = 0
-        for _ in range((len(asked) + 1) // 2):  # while we read the first half, the server works on the second
+        # While we read the first half, the server works on the second; the last ones are read together.
+        for _ in range((len(asked) + 1) // 2 if waiting else len(asked)):
             fetched = self._read(asked.popleft())
             if fetched is not None:
                 mails.append(fetched)
@@ -275,13 +276,13 @@ class Pop3Mailbox:
 
     def _read(self, item: Item, *, truncated: bool = False) -> Fetched | None:
         try:
-            self._client.reply()
+            self._client.accepted()
         except poplib.error_proto as error:
             self.refused.append((item, str(error)))
             return None
         limit = self._account.max_size_octets
         most = 2 * item.size_octets + 16 * limit + _SLACK_OCTETS
-        content, cut = self._client.body(limit, most)
+        content, cut = self._client.body(min(limit, HEAD_OCTETS) if truncated else limit, most)
         uid = item.uid or hashlib.sha256(content).hexdigest()
         return Fetched(item, uid, content, truncated or cut)
 
@@ -291,7 +292,7 @@ class Pop3Mailbox:
             self._client.request([f"DELE {item.number}" for item in group])
             for item in group:
                 try:
-                    self._client.reply()
+                    self._client.accepted()
                 except poplib.error_proto as error:
                     self.refused.append((item, str(error)))
 

@@ -14,10 +14,12 @@ import socket
 import ssl
 import time
 
+from mailbound.mailbox import HEAD_OCTETS
+
 _CONNECT_SECONDS = 20.0
 _MAX_LINE_OCTETS = 1_048_576
 _MAX_LISTING_OCTETS = 67_108_864  # about a million mails
-_READ_OCTETS = 65_536
+_READ_OCTETS = 262_144
 # What arrives buys a little time, so that a large mail gets its minutes and a dripping server does not.
 _MIN_OCTETS_PER_SECOND = 4096
 _END = b"\r\n.\r\n"
@@ -37,7 +39,8 @@ class Pop3Client(poplib.POP3):
         self._timeout_seconds = timeout_seconds
         self._debugging = 0
         self._socket: socket.socket | None = None
-        self._buffer = bytearray()
+        self._arrived = b""
+        self._read = 0  # so many octets of it
         self._due = 1  # replies that are to come; the greeting is the first
         self._deadline = 0.0
 
@@ -52,7 +55,7 @@ class Pop3Client(poplib.POP3):
     def begin_tls(self, context: ssl.SSLContext) -> None:
         """Ask for TLS (RFC 2595 §4) and begin it."""
         self.command("STLS")
-        if self._buffer:
+        if self._is_ahead():
             raise UnfitReplyError("data came ahead of TLS")
         self._begin_tls(context)
 
@@ -112,7 +115,7 @@ class Pop3Client(poplib.POP3):
 
     def request(self, lines: list[str]) -> None:
         """Send commands, each of whose replies is then to be read, in order, behind those of earlier ones."""
-        if self._buffer and not self._due:
+        if not self._due and self._is_ahead():
             raise UnfitReplyError("the server says more than it was asked")
         self._due += len(lines)
         connection = self._connection()
@@ -123,35 +126,55 @@ class Pop3Client(poplib.POP3):
         """Return the next reply, without its +OK."""
         return self._getresp().decode("utf-8", "replace").partition(" ")[2]
 
+    def accepted(self) -> None:
+        """Read the next reply, whatever it says behind its +OK."""
+        self._getresp()
+
     def body(self, limit_octets: int, most_octets: int) -> tuple[bytes, bool]:
-        """Return what follows a reply, and whether it was cut, at the end of a line within the limit.
+        """Return what follows a reply, and whether it was cut: of more than the limit only the head is kept.
 
         All of it is read, so that the session can go on. Raises UnfitReplyError after `most_octets`.
         """
-        buffer = self._buffer
-        while len(buffer) < 3:
+        # The first line that begins with a dot is nearly always the end. An empty body has its end at the reply's.
+        start, arrived = self._read, self._arrived
+        end = arrived.find(b"\r\n.", start - 2)
+        if arrived.startswith(b"\r\n", end + 3) and 0 <= end + 2 - start <= limit_octets:
+            self._read = end + len(_END)
+            return arrived[start : end + 2], False
+        return self._any_body(limit_octets, most_octets)
+
+    def _any_body(self, limit_octets: int, most_octets: int) -> tuple[bytes, bool]:
+        """Return what `body` does, of one that has not all arrived, or needs work."""
+        while (end := self._arrived.find(_END, self._read - 2)) < 0:
+            if len(self._arrived) - self._read > _READ_OCTETS:
+                return self._large_body(limit_octets, most_octets)
             self._receive()
-        if buffer.startswith(b".\r\n"):
-            del buffer[:3]
-            return b"", False
-        head = b""  # what is kept, once more has come than that
+        content = self._arrived[self._read : end + 2]
+        self._read = end + len(_END)
+        return _unstuffed(content, limit_octets)
+
+    def _large_body(self, limit_octets: int, most_octets: int) -> tuple[bytes, bool]:
+        """Return what `body` does, of one that would be copied too often if it were kept with what comes behind it."""
+        buffer = bytearray(memoryview(self._arrived)[self._read :])
+        self._arrived, self._read = b"", 0
+        head = b""  # what is kept, once more has come than the limit
         passed = searched = 0
         while (end := buffer.find(_END, max(0, searched - 4))) < 0:
             searched = len(buffer)
             if searched > limit_octets + 4:
-                head = head or bytes(buffer[:limit_octets])
+                head = head or bytes(memoryview(buffer)[: min(limit_octets, HEAD_OCTETS) + 1])
                 passed += searched - 4
                 del buffer[:-4]  # enough to know the end by
                 searched = 4
             if passed > most_octets:
                 raise UnfitReplyError("a reply does not end")
-            self._receive()
-        content = head or bytes(memoryview(buffer)[: end + 2])
-        del buffer[: end + len(_END)]
-        truncated = passed > 0 or len(content) > limit_octets
-        if truncated:
-            content = content[: content.rfind(b"\r\n", 0, limit_octets) + 2] or content[:limit_octets]
-        return content.removeprefix(b".").replace(b"\r\n.", b"\r\n"), truncated
+            buffer += self._more()
+        self._arrived = bytes(memoryview(buffer)[end + len(_END) :])
+        if head:
+            return _unstuffed(head, len(head) - 1)
+        content = bytes(memoryview(buffer)[: end + 2])
+        del buffer  # it may be large, and so may what is made of it
+        return _unstuffed(content, limit_octets)
 
     # What poplib's own methods stand on
 
@@ -175,17 +198,20 @@ class Pop3Client(poplib.POP3):
         return line
 
     def _getline(self) -> bytes:
-        searched = 0
-        while (end := self._buffer.find(b"\r\n", searched)) < 0:
-            searched = max(0, len(self._buffer) - 1)
-            if searched > _MAX_LINE_OCTETS:
+        while (end := self._arrived.find(b"\r\n", self._read)) < 0:
+            if len(self._arrived) - self._read > _MAX_LINE_OCTETS:
                 raise UnfitReplyError("a line does not end")
             self._receive()
-        line = bytes(memoryview(self._buffer)[:end])
-        del self._buffer[: end + 2]
+        line = self._arrived[self._read : end]
+        self._read = end + 2
         return line
 
     def _receive(self) -> None:
+        """Wait for more, and keep it behind what is not yet read and the end of the line before that."""
+        self._arrived = self._arrived[max(0, self._read - 2) :] + self._more()
+        self._read = min(2, self._read)
+
+    def _more(self) -> bytes:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("the server takes too long to reply")
@@ -194,8 +220,11 @@ class Pop3Client(poplib.POP3):
         arrived = connection.recv(_READ_OCTETS)
         if not arrived:
             raise ConnectionError("the server hung up")
-        self._buffer += arrived
         self._deadline += len(arrived) / _MIN_OCTETS_PER_SECOND
+        return arrived
+
+    def _is_ahead(self) -> bool:
+        return len(self._arrived) > self._read
 
     def _connection(self) -> socket.socket:
         if self._socket is None:
@@ -208,3 +237,13 @@ class Pop3Client(poplib.POP3):
         secure = context.wrap_socket(connection, server_hostname=self.host, do_handshake_on_connect=False)
         self._socket = secure
         secure.do_handshake()
+
+
+def _unstuffed(content: bytes, limit_octets: int) -> tuple[bytes, bool]:
+    """Return a body without the dots that it was sent with, and whether it was cut, at a line's end if possible."""
+    truncated = len(content) > limit_octets
+    if truncated:
+        most = min(limit_octets, HEAD_OCTETS)
+        end = content.rfind(b"\r\n", 0, most)
+        content = content[: end + 2 if end >= 0 else most]
+    return content.removeprefix(b".").replace(b"\r\n.", b"\r\n"), truncated

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from mailbound.mailbox import Fetched, Item, SessionError, Trouble, tls
+from mailbound.mailbox import HEAD_OCTETS, Fetched, Item, SessionError, Trouble, tls
 from mailbound.mailbox.imap import replies
 from mailbound.mailbox.imap.connection import Connection, Reply, translated
 from mailbound.mailbox.imap.replies import Message
 
 _MAILS_AT_ONCE = 50
 _OCTETS_AT_ONCE = 1_048_576
-_HEAD_OCTETS = 262_144  # of a mail that is too large: where a report says what it has to say
 _GOODBYE_SECONDS = 2.0  # nothing depends on it
 
 _T = TypeVar("_T")
@@ -204,7 +203,7 @@ class ImapMailbox:
     async def _fetch(self, group: Sequence[Item]) -> Sequence[Fetched]:
         """Fetch a group of mails, the large one's head; what the server refuses together it is asked for singly."""
         limit = self._account.max_size_octets
-        most = min(_HEAD_OCTETS, limit) if group[0].size_octets > limit else limit
+        most = min(HEAD_OCTETS, limit) if group[0].size_octets > limit else limit
         # PEEK leaves the mail unseen, for whoever else looks; the range holds a server that counted too little.
         reply = await self._connection.command(
             "FETCH", _set(group), f"(UID BODY.PEEK[]<0.{most + 1}>)", uid=True, octets=len(group) * (most + 1)
