@@ -125,9 +125,9 @@ def measure(scale: Scale) -> Iterator[Figure]:
         far_port, line = transport.line(port, net.home / "log")
         try:
             mails = max(1, scale.messages // _SHARE)
-            near = _inbox(net, port, "near@sender.test", mails, boxed=True)
-            files = _inbox(net, port, "files@sender.test", mails, boxed=False)
-            far = _inbox(net, far_port, "far@sender.test", max(1, mails // _FAR_SHARE), boxed=True)
+            near = _inbox(net, port, "boxed@sender.test", mails)
+            files = _inbox(net, port, "files@sender.test", mails)
+            far = _inbox(net, far_port, "boxed1@sender.test", max(1, mails // _FAR_SHARE))
             sides = {
                 "ours": near.ours,
                 "poplib": near.poplib,
@@ -158,11 +158,11 @@ def measure(scale: Scale) -> Iterator[Figure]:
         beside = {}
 
 
-def _inbox(net: MailNet, port: int, user: str, mails: int, *, boxed: bool) -> _Inbox:
-    """Return a full mailbox: a maildir or, `boxed`, few large files, so that Dovecot opens none for each mail."""
+def _inbox(net: MailNet, port: int, user: str, mails: int) -> _Inbox:
+    """Return a full mailbox: a maildir or, of who is boxed, few large files: Dovecot opens none for each mail."""
     reports = backlog.reports_about(mails, key=Key(0, b"k" * 32), day=backlog.today())
     made = _Inbox(port, user, mails, backlog.fill(net.maildir(user), reports))
-    if boxed:
+    if user.startswith("boxed"):
         net.box_up(user)
     made.poplib()  # the first to come waits while Dovecot makes its index
     return made

@@ -32,6 +32,7 @@ import ssl
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,6 +67,7 @@ _QUEUES = [
 ]
 _OWNER = "mail"  # of the mailboxes; every Debian has this user
 _SMALL = 100  # full, full1 … full99 have a mailbox with a quota
+_BOXED = 2  # boxed, boxed1 have theirs in an mdbox: few large files, of which none is opened for each mail
 
 
 class MailNet:
@@ -177,15 +179,8 @@ class MailNet:
         subprocess.run(command, check=True, capture_output=True)
 
     def box_up(self, user: str) -> None:
-        """Move the mail of `user`, who has not logged in yet, from the maildir into few large files: an mdbox."""
-        home = self.maildir(user).parent
-        where = {
-            "2.3": "userdb_mail=mdbox:~/mdbox",
-            "2.4": "userdb_mail_driver=mdbox userdb_mail_path=~/mdbox",
-        }
-        path = self.home / "dovecot/small"
-        path.write_text(f"{path.read_text()}{user}::{_OWNER}:{_OWNER}::{home}::{where[dovecot_series()]}\n")
-        self.doveadm("import", "-u", user, f"maildir:{home}/Maildir", "", "all")
+        """Move the mail of `user`, one of those with boxes, from the maildir into their box."""
+        self.doveadm("import", "-u", user, f"maildir:{self.maildir(user)}", "", "all")
 
     # --- how it is made -------------------------------------------------------------------------------------
 
@@ -219,14 +214,22 @@ class MailNet:
             self._write(name, environment.from_string(text).render(values) + "\n")
         self._write("postfix/mailboxes", "".join(f"/^{name}$/ x\n" for name in _KNOWN))
         self._write("postfix/transport", _transport(self.ports))
-        self._write("dovecot/small", "".join(f"{user}\n" for user in map(self._small, range(_SMALL))))
+        self._write("dovecot/small", "".join(f"{user}\n" for user in self._special()))
         for local_part, reply in dict(self.answers).items():
             self.answer(local_part, reply)
 
-    def _small(self, number: int) -> str:
-        user = f"full{number or ''}@remote.test"
-        quota = {"2.3": "userdb_quota_rule=*:bytes=2000", "2.4": "userdb_quota_storage_size=2000B"}
-        return f"{user}::{_OWNER}:{_OWNER}::{self.home}/mail/{user}::{quota[dovecot_series()]}"
+    def _special(self) -> Iterator[str]:
+        """Yield the users for whom Dovecot does something else, as lines of its passwd-file."""
+        old = dovecot_series() == "2.3"
+        quota = "userdb_quota_rule=*:bytes=2000" if old else "userdb_quota_storage_size=2000B"
+        box = "userdb_mail=mdbox:~/mdbox" if old else "userdb_mail_driver=mdbox userdb_mail_path=~/mdbox"
+        for number in range(_SMALL):
+            yield self._with(f"full{number or ''}@remote.test", quota)
+        for number in range(_BOXED):
+            yield self._with(f"boxed{number or ''}@sender.test", box)
+
+    def _with(self, user: str, fields: str) -> str:
+        return f"{user}::{_OWNER}:{_OWNER}::{self.home}/mail/{user}::{fields}"
 
     def _write(self, name: str, text: str) -> None:
         path = self.home / name
