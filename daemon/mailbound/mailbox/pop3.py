@@ -225,12 +225,11 @@ class Pop3Mailbox:
 
     def _header(self) -> bytes | None:
         """Return the next header, or None if it is refused."""
+        most = 16 * self._account.max_size_octets + _SLACK_OCTETS
         try:
-            self._client.accepted()
+            return self._client.long_reply(_HEADER_OCTETS, most)[0]
         except poplib.error_proto:
             return None
-        most = 16 * self._account.max_size_octets + _SLACK_OCTETS
-        return self._client.body(_HEADER_OCTETS, most)[0]
 
     def _fetch(self, waiting: deque[Item], asked: deque[Item]) -> Sequence[Fetched]:
         """Fetch some of the mails that were asked for, once more of those that wait were; or one large one."""
@@ -275,14 +274,13 @@ class Pop3Mailbox:
         return [] if fetched is None else [fetched]
 
     def _read(self, item: Item, *, truncated: bool = False) -> Fetched | None:
+        limit = self._account.max_size_octets
+        most = 2 * item.size_octets + 16 * limit + _SLACK_OCTETS
         try:
-            self._client.accepted()
+            content, cut = self._client.long_reply(min(limit, HEAD_OCTETS) if truncated else limit, most)
         except poplib.error_proto as error:
             self.refused.append((item, str(error)))
             return None
-        limit = self._account.max_size_octets
-        most = 2 * item.size_octets + 16 * limit + _SLACK_OCTETS
-        content, cut = self._client.body(min(limit, HEAD_OCTETS) if truncated else limit, most)
         uid = item.uid or hashlib.sha256(content).hexdigest()
         return Fetched(item, uid, content, truncated or cut)
 
@@ -292,7 +290,7 @@ class Pop3Mailbox:
             self._client.request([f"DELE {item.number}" for item in group])
             for item in group:
                 try:
-                    self._client.accepted()
+                    self._client.reply()
                 except poplib.error_proto as error:
                     self.refused.append((item, str(error)))
 

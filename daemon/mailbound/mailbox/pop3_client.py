@@ -19,7 +19,7 @@ from mailbound.mailbox import HEAD_OCTETS
 _CONNECT_SECONDS = 20.0
 _MAX_LINE_OCTETS = 1_048_576
 _MAX_LISTING_OCTETS = 67_108_864  # about a million mails
-_READ_OCTETS = 262_144
+_READ_OCTETS = 65_536
 # What arrives buys a little time, so that a large mail gets its minutes and a dripping server does not.
 _MIN_OCTETS_PER_SECOND = 4096
 _END = b"\r\n.\r\n"
@@ -126,25 +126,26 @@ class Pop3Client(poplib.POP3):
         """Return the next reply, without its +OK."""
         return self._getresp().decode("utf-8", "replace").partition(" ")[2]
 
-    def accepted(self) -> None:
-        """Read the next reply, whatever it says behind its +OK."""
+    def long_reply(self, limit_octets: int, most_octets: int) -> tuple[bytes, bool]:
+        """Return what follows the next reply, as `body` does. Nearly always it has arrived as a whole."""
+        arrived = self._arrived
+        line = arrived.find(b"\r\n", self._read)
+        if line >= 0 and arrived.startswith(b"+OK", self._read):
+            # The first line that begins with a dot is the end, unless there is a dot to be taken away.
+            end = arrived.find(b"\r\n.", line)
+            if arrived.startswith(b"\r\n", end + 3) and 0 <= end - line <= limit_octets:
+                self._read = end + len(_END)
+                self._due -= 1
+                return arrived[line + 2 : end + 2], False
         self._getresp()
+        return self.body(limit_octets, most_octets)
 
     def body(self, limit_octets: int, most_octets: int) -> tuple[bytes, bool]:
         """Return what follows a reply, and whether it was cut: of more than the limit only the head is kept.
 
         All of it is read, so that the session can go on. Raises UnfitReplyError after `most_octets`.
         """
-        # The first line that begins with a dot is nearly always the end. An empty body has its end at the reply's.
-        start, arrived = self._read, self._arrived
-        end = arrived.find(b"\r\n.", start - 2)
-        if arrived.startswith(b"\r\n", end + 3) and 0 <= end + 2 - start <= limit_octets:
-            self._read = end + len(_END)
-            return arrived[start : end + 2], False
-        return self._any_body(limit_octets, most_octets)
-
-    def _any_body(self, limit_octets: int, most_octets: int) -> tuple[bytes, bool]:
-        """Return what `body` does, of one that has not all arrived, or needs work."""
+        # An empty body is the end of the line before it, and a dot: so the search begins there.
         while (end := self._arrived.find(_END, self._read - 2)) < 0:
             if len(self._arrived) - self._read > _READ_OCTETS:
                 return self._large_body(limit_octets, most_octets)
