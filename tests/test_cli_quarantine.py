@@ -72,6 +72,14 @@ def test_machines_get_reports_and_room(untouched: Path) -> None:
     assert (report["kind"], report["about"]["external_id"]) == ("unsubscribe", "bert")
 
 
+def test_wishes_are_found_among_any_number_of_reports(config: Path) -> None:
+    (wish,) = command.run("bounce", "quarantine", "--wishes", "--json", config=config).json["reports"]
+    assert wish["id"] == 3
+    command.run("bounce", "accept", "3", config=config)
+    listed = command.run("bounce", "quarantine", "--wishes", config=config)
+    assert listed.out == "nobody asks to be unsubscribed there\n"
+
+
 def test_what_is_accepted_is_decided_and_can_be_taken_back(config: Path) -> None:
     out = command.run("bounce", "accept", "1", "3", config=config).out.splitlines()
     assert out == [
@@ -124,7 +132,7 @@ def test_the_doctor_says_how_full_it_is(untouched: Path) -> None:
 
 def test_the_report_counts_what_a_person_has_to_read(untouched: Path) -> None:
     lines = command.run("report", "bounces", "--since", "2026-11-01", config=untouched).out.splitlines()
-    assert "1 wish to unsubscribe without a token of ours (mailbound bounce quarantine)" in lines
+    assert "1 wish to unsubscribe without a token of ours (mailbound bounce quarantine --wishes)" in lines
     found = command.run("report", "bounces", "--since", "2026-11-01", "--json", config=untouched).json
     assert found["letters"] == {"wishes": 1, "ordinary": 0, "unrecognised": 0}
 
@@ -178,7 +186,9 @@ def test_other_mail_is_not_dropped(puzzled: Path, number: str, said: str) -> Non
 
 
 def test_the_doctor_counts_who_asks_to_be_left_alone_until_that_is_settled(config: Path) -> None:
-    wish = ["1 mail asking to unsubscribe without a token of ours; see `mailbound bounce quarantine`"]
+    wish = [
+        "1 mail asking to unsubscribe without a token of ours; see `mailbound bounce quarantine --wishes`"
+    ]
     assert puzzles(config) == wish
     command.run("bounce", "accept", "3", config=config)
     assert puzzles(config) == []

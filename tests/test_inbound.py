@@ -28,7 +28,7 @@ from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.errors import DatabaseError, MailboxError
 from mailbound.inbound import Fetcher, Reader
-from mailbound.mailbox import pop3
+from mailbound.mailbox import SessionError, Trouble, pop3
 from mailbound.model import Kind
 from mailbound.reading import Report
 from mailbound.simulator import Simulator
@@ -392,6 +392,43 @@ def test_a_mailbox_that_is_down_is_tried_again_until_stopped(sqlite_url: str) ->
     asyncio.run(main())
 
 
+def test_a_mailbox_that_stays_locked_alarms_once_at_the_third_try(sqlite_url: str) -> None:
+    with inbox.database_at(sqlite_url) as database, capture_logs() as logged:
+        one = _fetcher(database, 0)
+        locked = SessionError(Trouble.IN_USE, "locked by another session")
+        waits = [one._failed(locked) for _ in range(8)]
+        one._recovered()
+    assert [each["log_level"] for each in logged] == [
+        *["warning"] * 2,
+        "error",
+        *["warning"] * 5,
+        "info",
+    ]
+    assert waits == sorted(waits)
+    assert waits[0] >= 5
+    assert waits[-1] < 1200
+
+
+def test_a_server_is_not_asked_more_often_than_it_likes(sqlite_url: str) -> None:
+    async def main() -> None:
+        with inbox.database_at(sqlite_url) as database:
+            script = {"CAPA": b"+OK\r\nUSER\r\nUIDL\r\nLOGIN-DELAY 700\r\n.\r\n", "LIST": b"+OK\r\n.\r\n"}
+            async with ScriptedPop3(script) as server:
+                one, stopping = (
+                    _fetcher(database, server.port, poll=timedelta(milliseconds=1)),
+                    asyncio.Event(),
+                )
+                running = asyncio.create_task(one.run(stopping))
+                await server.hears("QUIT")
+                for _ in range(100):
+                    await database.read(inbound_mail.held_octets)
+                stopping.set()
+                await running
+                assert server.heard.count("QUIT") == 1
+
+    asyncio.run(main())
+
+
 # --- recording --------------------------------------------------------------------------------------------
 
 
@@ -490,6 +527,19 @@ def test_a_mail_that_nobody_understands_stays_to_be_shown(sqlite_url: str) -> No
             with database.look() as connection:
                 dispositions = connection.execute(sa.select(tables.bounce.c.disposition)).scalars().all()
             assert set(dispositions) <= {"quarantined"}
+
+    asyncio.run(main())
+
+
+def test_the_log_calls_a_mail_what_the_table_does(sqlite_url: str) -> None:
+    async def main() -> None:
+        with inbox.database_at(sqlite_url) as database, capture_logs() as logged:
+            inbox.arrive(database, STRANGE, inbox.MAIL % 1)
+            async with inbox.recording(database) as (one, _):
+                await one.record()
+            told = [(each["log_level"], each["kind"]) for each in logged if each["event"] == "mail.read"]
+            assert told == [("warning", "unrecognised"), ("info", "ordinary")]
+            assert [mail.kind for mail in inbox.mails(database)] == ["unrecognised", "ordinary"]
 
     asyncio.run(main())
 

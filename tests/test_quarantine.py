@@ -17,7 +17,7 @@ from mailbound.config import Guard, Inbound
 from mailbound.config import Policy as Limits
 from mailbound.database import bounces, inbound_mail, quarantine, tables, undoing
 from mailbound.database.engine import Database
-from mailbound.database.inbound_mail import Arrival
+from mailbound.database.inbound_mail import Arrival, Understood
 from mailbound.database.leases import Lease
 from mailbound.errors import InputError
 from mailbound.model import Action, Category, Evidence, Kind, Verdict
@@ -158,6 +158,20 @@ def test_over_its_budget_the_oldest_go_first(database_url: str) -> None:
         assert quarantine.shrink(here.connection, budget_octets=2500, deleting={1}) == quarantine.Room(0, 0)
         rows = here.connection.execute(sa.select(tables.inbound_mail.c.id)).scalars()
         assert set(rows) == {genuine, *kept[3:]}, "no more is known of them, for no server has them"
+
+
+def test_wishes_go_last(database_url: str) -> None:
+    with world(database_url) as here:
+        wish = mail(here)
+        inbound_mail.settle(here.connection, [Understood(wish, Kind.UNSUBSCRIBE, "unsubscribe", "")], now=NOW)
+        asked = forged(here, mail=wish, kind=Kind.UNSUBSCRIBE, action=Action.UNSUBSCRIBED)
+        others = [mail(here) for _ in range(3)]
+        for each in others:
+            forged(here, f"{each}@example.org", mail=each)
+        known = [Understood(each, Kind.BOUNCE, "Undeliverable", "") for each in others]
+        inbound_mail.settle(here.connection, known, now=NOW)
+        quarantine.shrink(here.connection, budget_octets=1500, deleting={1})
+        assert quarantine.numbers(here.connection) == [asked]
 
 
 def test_what_nobody_accepted_in_time_is_forgotten(database_url: str) -> None:

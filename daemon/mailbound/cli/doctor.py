@@ -179,7 +179,11 @@ def _mail(connection: sa.Connection, settings: Config) -> Iterator[_Finding]:
     for count, what, where in (
         (puzzling[inbound_mail.POISON], "could not be read", "list --mail"),
         (puzzling[inbound_mail.READ], "not understood", "list --kind unrecognised"),
-        (wishes.wishes if wishes else 0, "asking to unsubscribe without a token of ours", "quarantine"),
+        (
+            wishes.wishes if wishes else 0,
+            "asking to unsubscribe without a token of ours",
+            "quarantine --wishes",
+        ),
     ):
         if count:
             text = f"{terminal.counted(count, 'mail')} {what}; see `mailbound bounce {where}`"

@@ -18,6 +18,7 @@ DryRun = Annotated[
 def quarantine(
     context: typer.Context,
     *,
+    wishes: Annotated[bool, typer.Option("--wishes", help="Only people who ask to be unsubscribed.")] = False,
     limit: Annotated[int, typer.Option(metavar="COUNT", help="How many, the latest first.", min=1)] = 50,
     json: terminal.Json = False,
 ) -> None:
@@ -27,10 +28,10 @@ def quarantine(
     """
     from mailbound import config
     from mailbound.database import bounces, quarantine
-    from mailbound.model import Disposition
+    from mailbound.model import Disposition, Kind
 
     limits = config.load(context.obj).inbound
-    which = bounces.Which(dispositions=(Disposition.QUARANTINED,))
+    which = bounces.Which(dispositions=(Disposition.QUARANTINED,), kind=Kind.UNSUBSCRIBE if wishes else None)
     with terminal.open_database(context) as database, database.look() as connection:
         rows = [
             (row, quarantine.about(connection, row)) for row in bounces.recent(connection, which, limit=limit)
@@ -42,7 +43,7 @@ def quarantine(
         quarantine_views.show(rows)
         quarantine_views.room(room, limits)
     else:
-        terminal.say("the quarantine is empty")
+        terminal.say("nobody asks to be unsubscribed there" if wishes else "the quarantine is empty")
 
 
 def accept(

@@ -141,7 +141,9 @@ def _tell_letters(letters: Letters) -> None:
     """Tell what a person has to read."""
     if letters.wishes:
         what = terminal.counted(letters.wishes, "wish", "wishes")
-        bars.line(f"{what} to unsubscribe without a token of ours (mailbound bounce quarantine)", "yellow")
+        bars.line(
+            f"{what} to unsubscribe without a token of ours (mailbound bounce quarantine --wishes)", "yellow"
+        )
     if letters.ordinary:
         bars.line(
             f"{terminal.counted(letters.ordinary, 'mail')} by people (mailbound bounce list --kind ordinary)"

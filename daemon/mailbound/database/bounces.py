@@ -192,12 +192,13 @@ def _status_class(finding: Finding) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Which bounces are meant: all, or only those of an activity, of a run, of a hold, or that became something."""
+    """Which bounces are meant: all, or only those of an activity, of a run, of a hold, of a kind, or that became so."""
 
     activity: str | None = None
     run: int | None = None
     hold: int | None = None
     dispositions: tuple[Disposition, ...] = ()
+    kind: Kind | None = None
 
 
 def recent(connection: sa.Connection, which: Which = Which(), *, limit: int = 50) -> Sequence[Any]:
@@ -212,6 +213,8 @@ def recent(connection: sa.Connection, which: Which = Which(), *, limit: int = 50
         query = query.where(bounce.c.hold_id == which.hold)
     if which.dispositions:
         query = query.where(bounce.c.disposition.in_(which.dispositions))
+    if which.kind is not None:
+        query = query.where(bounce.c.kind == which.kind)
     return connection.execute(query).all()
 
 

@@ -31,7 +31,7 @@ from mailbound.database.tables import (
     run,
 )
 from mailbound.errors import InputError
-from mailbound.model import Action, Disposition, Evidence
+from mailbound.model import Action, Disposition, Evidence, Kind
 from mailbound.policy import Decision
 
 _QUARANTINED = bounce.c.disposition == Disposition.QUARANTINED
@@ -142,6 +142,7 @@ def drop(connection: sa.Connection, bounce_id: int, *, who: str) -> None:
 def shrink(connection: sa.Connection, *, budget_octets: int, deleting: Collection[int]) -> Room:
     """Forget the oldest reports until their mails take no more than `budget_octets`; return what went.
 
+    Wishes to unsubscribe go last: however much others forge, nobody's wish is lost for that.
     Of the stores in `deleting`, which keep no mail on their servers, the mails are forgotten altogether.
     """
     mails = _mails(connection)
@@ -179,7 +180,7 @@ def expire(
 
 
 def _mails(connection: sa.Connection) -> list[tuple[int, int]]:
-    """Return the kept mails that are in quarantine altogether, with their sizes, the oldest first."""
+    """Return the kept mails that are in quarantine altogether, with their sizes, the oldest first, wishes last."""
     other = bounce.alias("other")
     believed = sa.exists().where(
         other.c.mail_id == inbound_mail.c.id,
@@ -189,7 +190,7 @@ def _mails(connection: sa.Connection) -> list[tuple[int, int]]:
         sa.select(inbound_mail.c.id, HELD_OCTETS.label("octets"))
         .join(inbound_raw, inbound_raw.c.mail_id == inbound_mail.c.id)
         .where(inbound_mail.c.id.in_(sa.select(bounce.c.mail_id).where(_QUARANTINED)), sa.not_(believed))
-        .order_by(inbound_mail.c.id)
+        .order_by(inbound_mail.c.kind == Kind.UNSUBSCRIBE, inbound_mail.c.id)
     )
     return [(row.id, row.octets) for row in connection.execute(query)]
 

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -226,7 +226,11 @@ def _record_all(
             erasing.forget_late(connection, each.bounce_id)
     in_order = iter(recorded)
     return [
-        (mail, report, [each for each in itertools.islice(in_order, len(some)) if each is not None])
+        (
+            mail,
+            replace(report, kind=_kind(report, some)),
+            [each for each in itertools.islice(in_order, len(some)) if each is not None],
+        )
         for (mail, report), some in zip(reports, found, strict=True)
     ]
 
@@ -238,7 +242,8 @@ def _kind(report: Report, found: Sequence[Finding]) -> Kind:
 def _tell(mail: Unread, report: Report, recorded: Sequence[Recorded]) -> None:
     """Log one line for each bounce, or one for a mail without any; plain values, since others take the log longer."""
     if not recorded:
-        log.info("mail.read", mail=mail.id, kind=report.kind.value, part=report.part)
+        tell = log.warning if report.kind is Kind.UNRECOGNISED else log.info
+        tell("mail.read", mail=mail.id, kind=report.kind.value, part=report.part)
     for each in recorded:
         finding, verdict = each.finding, each.finding.verdict
         log.info(
