@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -21,6 +23,27 @@ def test_the_migrations_make_what_the_tables_say(database_url: str) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
     database.close()
+
+
+def test_a_migration_that_fails_leaves_nothing_of_itself(database_url: str) -> None:
+    database = Database(database_url)
+    with database.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE tally (nobody_expected INTEGER)"))  # in the way
+    with pytest.raises(DatabaseError, match="tally"):
+        schema.upgrade(database)
+    with database.begin() as connection:
+        assert sa.inspect(connection).get_table_names() == ["tally"]
+        connection.execute(sa.text("DROP TABLE tally"))
+    assert schema.upgrade(database) == (None, "0001")
+    database.close()
+
+
+def test_hosts_that_start_at_once_migrate_once(postgres_url: str) -> None:
+    databases = [Database(postgres_url) for _ in range(4)]
+    with ThreadPoolExecutor(len(databases)) as hosts:
+        assert {head for _, head in hosts.map(schema.upgrade, databases)} == {"0001"}
+    for database in databases:
+        database.close()
 
 
 def test_a_newer_schema_is_left_alone(database_url: str) -> None:

@@ -44,6 +44,9 @@ _TICK_SECONDS = 0.5
 _MOST_PLANNED = 1000
 """How many due times that passed while no daemon ran become runs, each to be missed or started."""
 
+_JUMP = timedelta(minutes=1)
+"""How much more or less of the day may have passed than time, before the log is told that somebody set the clock."""
+
 _FAR = timedelta(days=36_500)
 
 
@@ -67,6 +70,7 @@ class Scheduler:
         self._parts = parts
         self._up_to_date = False  # what is planned was held to the time zones of now
         self._freezing = False  # there is more to freeze, so the next tick comes at once
+        self._epoch: datetime | None = None  # when the machine was started, by the time of the last tick
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -87,6 +91,7 @@ class Scheduler:
     async def tick(self) -> None:
         """Do everything that is to be done now; of an audience, freeze one chunk."""
         now = self._parts.clock()
+        self._watch_clock(now)
         if not self._up_to_date:
             for name, due in (await self._parts.database.run(_replan, now)).items():
                 log.warning("activity.replanned", activity=name, due=due.isoformat())
@@ -106,6 +111,14 @@ class Scheduler:
             await self._parts.database.run(
                 remaining.sweep, run.id, DeliveryEvent.CANCEL, now=self._parts.clock(), reason="cancelled"
             )
+
+    def _watch_clock(self, now: datetime) -> None:
+        """Tell of a clock that was set: what was due in between is missed, and what expired in between is not sent."""
+        # Unlike the monotonic clock this one goes on while the machine sleeps, and a sleep is no jump.
+        epoch = now - timedelta(seconds=time.clock_gettime(time.CLOCK_BOOTTIME))
+        if self._epoch is not None and abs(epoch - self._epoch) > _JUMP:
+            log.warning("clock.jumped", seconds=round((epoch - self._epoch).total_seconds()))
+        self._epoch = epoch
 
     @staticmethod
     async def _unless_overtaken(step: Callable[[Run], Awaitable[None]], run: Run) -> None:
