@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
         """Hand out replies; see `asyncio.Protocol`."""
         # A reply in this segment can only answer what was asked before it came, not what its forerunners lead
         # to.
-        due = len(self._queue)
+        due = asked = len(self._queue)
         try:
             for reply in self._reader.feed(data):
                 if due == 0:
@@ -178,6 +178,8 @@ class Connection(asyncio.Protocol):
             self.lose("the relay said more than it was asked")
         elif not self._queue:
             self._tell_quiet()
+        elif due < asked:
+            self._watch()
 
     def eof_received(self) -> None:
         """Learn that the relay hung up; see `asyncio.Protocol`."""
@@ -202,8 +204,6 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, reply: Reply) -> None:
         expectation = self._queue.popleft()
-        if self._queue:
-            self._watch()
         expectation.asker.answered(expectation.phase, reply)
 
     def _overhear(self, reply: Reply) -> None:
