@@ -490,15 +490,16 @@ def test_a_greeting_that_is_none_is_trouble(greeting, expected):
     assert trouble(greeting=greeting, timeout_seconds=0.3)[0] is expected
 
 
-def test_a_server_that_is_not_there_is_network_trouble():
+def test_a_server_that_is_not_there_is_network_trouble_and_told_in_words():
     async def run():
         async with ScriptedImap() as server:
             port = server.port
         with pytest.raises(SessionError) as raised:
             await imap.open(**NO_TLS, port=port)
-        return raised.value.trouble
+        return raised.value
 
-    assert asyncio.run(run()) is Trouble.NETWORK
+    error = asyncio.run(run())
+    assert (error.trouble, str(error)) == (Trouble.NETWORK, "Connection refused")
 
 
 def test_after_trouble_the_session_is_over():

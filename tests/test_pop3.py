@@ -537,15 +537,16 @@ def test_a_greeting_that_is_none_is_trouble(greeting, expected):
     assert trouble(greeting=greeting, timeout_seconds=patience)[0] is expected
 
 
-def test_a_server_that_is_not_there_is_network_trouble():
+def test_a_server_that_is_not_there_is_network_trouble_and_told_in_words():
     async def run():
         async with ScriptedPop3() as server:
             port = server.port
         with pytest.raises(SessionError) as raised:
             await pop3.open(**NO_TLS, port=port)
-        return raised.value.trouble
+        return raised.value
 
-    assert asyncio.run(run()) is Trouble.NETWORK
+    error = asyncio.run(run())
+    assert (error.trouble, str(error)) == (Trouble.NETWORK, "Connection refused")
 
 
 def test_a_mail_with_bare_lf_cannot_forge_a_reply():

@@ -171,7 +171,8 @@ def test_wishes_go_last(database_url: str) -> None:
         known = [Understood(each, Kind.BOUNCE, "Undeliverable", "") for each in others]
         inbound_mail.settle(here.connection, known, now=NOW)
         quarantine.shrink(here.connection, budget_octets=1500, deleting={1})
-        assert quarantine.numbers(here.connection) == [asked]
+        assert quarantine.numbers(here.connection, wishes=True) == [asked]
+        assert quarantine.numbers(here.connection, wishes=False) == []
 
 
 def test_what_nobody_accepted_in_time_is_forgotten(database_url: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mailbound.cli import bars, marked_mail, sheets
 from mailbound.cli.sheets import Fact
 from mailbound.lifecycle import DeliveryEvent
-from mailbound.model import Action, Evidence, Fault
+from mailbound.model import Action, Evidence, Fault, Kind
 
 if TYPE_CHECKING:
     from mailbound.reading.marks import Marked
@@ -55,7 +55,9 @@ def explained(known: Mapping[str, Any], marked: Marked) -> None:
     if left > 0:
         sheets.note(f"… and {left:,} more recipients; --json has them all")
     if not known["findings"]:
-        sheets.note("", "It says nothing about a recipient, so it would change nothing.")
+        nobody = "It says nothing about a recipient, so it would change nothing."
+        nameless = "It names no recipient of ours, so it counts as unrecognised and would change nothing."
+        sheets.note("", nameless if known["kind"] == Kind.BOUNCE else nobody)
     if known["recorded"]:
         sheets.title("What became of it")
         sheets.facts([_became(row) for row in known["recorded"][:RECIPIENTS]])

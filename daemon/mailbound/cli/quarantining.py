@@ -82,7 +82,9 @@ def drop(
     *,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="All that is in quarantine now; with --mail, all such mails."),
+        typer.Option(
+            "--all", help="All that is in quarantine, but wishes to unsubscribe; with --mail, all such mails."
+        ),
     ] = False,
     mail: Annotated[
         bool, typer.Option("--mail", help="The numbers are of mails that were not understood, or are poison.")
@@ -94,13 +96,15 @@ def drop(
     if bool(numbers) == everything:
         raise InputError(f"say which: numbers of {'mails' if mail else 'reports'}, or --all")
     with terminal.open_database(context) as database, database.begin() as connection:
-        if everything:
-            numbers = (
-                [row.id for row in inbound_mail.puzzling(connection)]
-                if mail
-                else quarantine.numbers(connection)
-            )
+        if everything and mail:
+            numbers = [row.id for row in inbound_mail.puzzling(connection)]
+        elif everything:
+            numbers = quarantine.numbers(connection, wishes=False)
         chosen = list(dict.fromkeys(numbers or ()))
         for number in chosen:
             (inbound_mail.drop if mail else quarantine.drop)(connection, number, who=terminal.who())
+        left = quarantine.numbers(connection, wishes=True) if everything and not mail else []
     terminal.say(f"{terminal.counted(len(chosen), 'mail' if mail else 'report')} dropped")
+    if left:
+        wishes = terminal.counted(len(left), "wish to unsubscribe is", "wishes to unsubscribe are")
+        terminal.say(f"{wishes} left (mailbound bounce quarantine --wishes)")

@@ -52,11 +52,11 @@ def room(connection: sa.Connection) -> Room:
     return Room(reports, sum(octets for _, octets in _mails(connection)))
 
 
-def numbers(connection: sa.Connection) -> list[int]:
-    """Return all reports that are in quarantine, the oldest first."""
-    return list(
-        connection.execute(sa.select(bounce.c.id).where(_QUARANTINED).order_by(bounce.c.id)).scalars()
-    )
+def numbers(connection: sa.Connection, *, wishes: bool) -> list[int]:
+    """Return all reports that are in quarantine, the oldest first: wishes to unsubscribe, or all others."""
+    kind = bounce.c.kind == Kind.UNSUBSCRIBE if wishes else bounce.c.kind != Kind.UNSUBSCRIBE
+    query = sa.select(bounce.c.id).where(_QUARANTINED, kind).order_by(bounce.c.id)
+    return list(connection.execute(query).scalars())
 
 
 def about(connection: sa.Connection, row: Any) -> Any | None:

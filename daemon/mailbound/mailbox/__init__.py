@@ -7,6 +7,7 @@ again. `delete` is for what is durable elsewhere. What it names is gone at once 
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -62,6 +63,18 @@ class SessionError(MailboxError):
         """Keep the `trouble`, to tell what passes from what an operator must see to."""
         super().__init__(why)
         self.trouble = trouble
+
+
+def unreachable(error: OSError) -> SessionError:
+    """Return what an error of the network means, in words for people: without its number."""
+    number = error.errno or 0
+    if number > 0:
+        why = os.strerror(number)
+    elif "Multiple exceptions" in str(error):  # asyncio tried more than one address
+        why = "no address of it takes a connection"
+    else:
+        why = error.strerror or str(error) or type(error).__name__
+    return SessionError(Trouble.NETWORK, why)
 
 
 class Mailbox(Protocol):

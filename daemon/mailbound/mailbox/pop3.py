@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from mailbound.mailbox import HEAD_OCTETS, Fetched, Item, SessionError, Trouble, listing, tls
+from mailbound.mailbox import HEAD_OCTETS, Fetched, Item, SessionError, Trouble, listing, tls, unreachable
 from mailbound.mailbox.listing import Listing
 from mailbound.mailbox.pop3_client import Pop3Client, UnfitReplyError
 
@@ -321,6 +321,6 @@ def _translated(function: Callable[[], _T]) -> _T:
     except ssl.SSLError as error:
         raise SessionError(Trouble.TLS, f"TLS failed: {error}") from error
     except OSError as error:
-        raise SessionError(Trouble.NETWORK, str(error) or type(error).__name__) from error
+        raise unreachable(error) from error
     except (UnfitReplyError, ValueError) as error:
         raise SessionError(Trouble.PROTOCOL, str(error)) from error

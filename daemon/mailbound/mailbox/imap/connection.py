@@ -20,7 +20,7 @@ from typing import Any
 import aioimaplib
 from aioimaplib.aioimaplib import AUTH, CONNECTED, NONAUTH, SELECTED, Command, FetchCommand, IdleCommand
 
-from mailbound.mailbox import SessionError, Trouble
+from mailbound.mailbox import SessionError, Trouble, unreachable
 from mailbound.mailbox.imap import replies
 
 _CONNECT_SECONDS = 20.0
@@ -83,7 +83,7 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # it ha
         except ssl.SSLError as error:
             raise SessionError(Trouble.TLS, f"TLS failed: {error}") from error
         except OSError as error:
-            raise SessionError(Trouble.NETWORK, str(error) or type(error).__name__) from error
+            raise unreachable(error) from error
         finally:
             opening.cancel()
         await self._answered(self._greeting)
@@ -262,4 +262,4 @@ def translated() -> Iterator[None]:
     except (aioimaplib.AioImapException, ValueError) as error:
         raise SessionError(Trouble.PROTOCOL, str(error) or type(error).__name__) from error
     except OSError as error:
-        raise SessionError(Trouble.NETWORK, str(error) or type(error).__name__) from error
+        raise unreachable(error) from error
