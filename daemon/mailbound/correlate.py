@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from mailbound import tokens
 from mailbound.reading import unsubscribe
@@ -27,8 +27,7 @@ class Carrier(StrEnum):
     UNSUBSCRIBE = "unsubscribe"
 
 
-@dataclass(frozen=True, slots=True)
-class Clue:
+class Clue(NamedTuple):
     """A token as it came back, in lower case, and the address or identifier that it stood in."""
 
     carrier: Carrier

@@ -19,7 +19,7 @@ _STATUS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, order=True)  # without slots, since it is pickled with each report
 class StatusCode:
     """`class.subject.detail`, for example 5.1.1 (RFC 3463 §2)."""
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import IntEnum
+from typing import NamedTuple
 
 LENGTH = 40
 """How many characters a token has."""
@@ -64,8 +65,7 @@ class Key:
     secret: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """What a genuine token says. `subject` is a delivery id, or a recipient id when it unsubscribes."""
 
     purpose: Purpose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -38,7 +39,12 @@ _IRONPORT = re.compile(r"^[245]\.\d\.\d - [a-z ]+ (?=[245]\d\d[- ]['\"])")
 
 def text(written: str) -> str:
     """Return `written` as the rules want it, cut at `LIMIT`."""
-    lower = plain(written[:LIMIT].lower())
+    return _text(written[:LIMIT])
+
+
+@functools.lru_cache(maxsize=512)  # whoever classified a text asks for its gist soon
+def _text(written: str) -> str:
+    lower = plain(written.lower())
     if "@" in lower:
         lower = _ADDRESS.sub(SOMEONE, lower)
     words = " ".join(lower.replace("_", " ").split())  # USER_UNKNOWN is words as well

@@ -155,15 +155,17 @@ def _row(judged: Judged) -> dict[str, Any]:
         "address_id": target.address_id if target else None,
         "domain_id": target.domain_id if target else None,
         "address": named[:320],
-        "evidence": finding.evidence,
+        "evidence": finding.evidence.value,
         "carriers": " ".join(finding.carriers),
         "diagnostic": finding.diagnostic[:1024],
         "reporting_mta": finding.reporting_mta[:255],
         "remote_mta": finding.remote_mta[:255],
-        "disposition": (disposition := judged.decision.disposition),
+        "disposition": judged.decision.disposition.value,
         "why": judged.decision.why,
         "gist": judging.gist(finding, target.key if target else named),
-        "hold_id": hold.id if (hold := judged.hold) and disposition is Disposition.HELD else None,
+        "hold_id": hold.id
+        if (hold := judged.hold) and judged.decision.disposition is Disposition.HELD
+        else None,
         **_verdict(judged),
     }
 
@@ -173,11 +175,11 @@ def _verdict(judged: Judged) -> dict[str, Any]:
     finding = judged.finding
     verdict = finding.verdict
     return {
-        "kind": finding.kind,
-        "action": finding.action,
+        "kind": finding.kind.value,
+        "action": finding.action.value,
         "status": str(verdict.status) if verdict.status else "",
         "status_class": _status_class(finding),
-        "category": verdict.category if judged.sign.own_address else Category.UNCLEAR,
+        "category": (verdict.category if judged.sign.own_address else Category.UNCLEAR).value,
         "permanent": verdict.permanent,
         "rule": verdict.rule,
         "rule_version": finding.rule_version,

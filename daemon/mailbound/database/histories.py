@@ -90,12 +90,12 @@ class _Failure(NamedTuple):
 
 def _history(known: _Known, failed: Sequence[_Failure], at: datetime, *, arrived: bool) -> History:
     """Return the history of one address: what failed since its last success, and was sent since its last chance."""
-    status = RecipientStatus(known.status or RecipientStatus.DELIVERABLE)
+    status = RecipientStatus(known.status) if known.status else RecipientStatus.DELIVERABLE
     if known.until is not None and known.until <= at:
         status = RecipientStatus.DELIVERABLE
     chances = (known.consented, known.since if status is RecipientStatus.PROBATION else None)
-    renewed = max((moment for moment in chances if moment is not None), default=None)
-    success = max((moment for moment in (known.reported, known.quiet) if moment is not None), default=None)
+    renewed = max(filter(None, chances), default=None)
+    success = max(filter(None, (known.reported, known.quiet)), default=None)
     return History(
         status=status,
         renewed_at=renewed,

@@ -6,7 +6,6 @@ Nothing is written here. What judges a batch asks a few questions for all of it.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -24,8 +23,7 @@ from mailbound.model import Action, Evidence, Kind, Verdict
 from mailbound.policy import Decision, History, Sign
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that a mail or a reply says about one recipient, correlated but not yet judged."""
 
     kind: Kind
@@ -70,8 +68,7 @@ class Target(NamedTuple):
     guarded: bool  # its store has open holds
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A finding, the delivery that it speaks of, and what is to be done."""
 
     finding: Finding
@@ -99,7 +96,7 @@ def prove(connection: sa.Connection, findings: Sequence[Finding]) -> list[Proven
 def _proven(finding: Finding, row: Target | None) -> Proven:
     why = _doubt(row, finding) if finding.delivery_id is not None else finding.doubt
     if finding.recipient_id is None and (why or row is None):
-        return replace(finding, evidence=Evidence.UNSIGNED, delivery_id=None, doubt=why), None
+        return finding._replace(evidence=Evidence.UNSIGNED, delivery_id=None, doubt=why), None
     return finding, row
 
 

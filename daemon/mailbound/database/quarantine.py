@@ -7,7 +7,7 @@ wish to unsubscribe, of whoever has the address.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -111,14 +111,14 @@ def accept(connection: sa.Connection, bounce_id: int, *, limits: Policy, who: st
         raise InputError(
             f"report {bounce_id} speaks of nobody whom we mailed within {tokens.VALID_FOR.days} days"
         )
-    found = replace(bounces.finding_of(row), evidence=Evidence.SIGNED, recipient_id=subject.recipient_id)
+    found = bounces.finding_of(row)._replace(evidence=Evidence.SIGNED, recipient_id=subject.recipient_id)
     _settle(connection, bounce_id, recipient_id=subject.recipient_id)
     if row.action != Action.UNSUBSCRIBED:
         if _is_known(connection, row, subject):
             _settle(connection, bounce_id, disposition=Disposition.UNDONE, why=_KNOWN)
             return Decision(Disposition.UNDONE, _KNOWN)
         speaks_of = {name: getattr(subject, name) for name in ("delivery_id", "attempt", "store_id")}
-        found = replace(found, **speaks_of)
+        found = found._replace(**speaks_of)
         place = {name: getattr(subject, name) for name in ("run_id", "address_id", "domain_id")}
         _settle(connection, bounce_id, **speaks_of, **place)
     decision = bounces.judge_again(

@@ -7,7 +7,7 @@ anew; one that was never seen in its mail is recorded; one that is no longer see
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -105,7 +105,7 @@ def _again(
         return []
     undoing.undo_bounces(connection, [row.id], cause=Cause("replay", who=name), now=now)
     decision = bounces.judge_again(
-        connection, row.id, replace(finding, at=row.at), limits=limits, cause=Cause("replay", who=name)
+        connection, row.id, finding._replace(at=row.at), limits=limits, cause=Cause("replay", who=name)
     )
     after = bounces.find(connection, row.id)
     return [Difference(row.mail_id, row.id, row.address, _verdict(row), _verdict(after), decision.why)]

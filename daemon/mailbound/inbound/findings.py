@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from mailbound import classify, correlate, tokens
 from mailbound.correlate import Carrier, Clue
@@ -27,8 +29,7 @@ _COMPLAINTS = frozenset({"abuse", "fraud", "opt-out", "virus"})
 _ABOUT_DELIVERIES = frozenset({Kind.BOUNCE, Kind.DELAY, Kind.SUCCESS})
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(NamedTuple):
     """Where and when a mail came."""
 
     mail_id: int | None
@@ -56,11 +57,9 @@ def find(
         doubts = [doubt(clue, keys, now=arrived.at) for clue in correlate.clues(report)]
         otherwise = "its token is for something else" if doubts else "it carries no token of ours"
         why = next((each for each in doubts if each), otherwise)
-        return [replace(each, doubt=why) for each in found]
-    carriers = tuple(
-        carrier for carrier in Carrier if PURPOSES[carrier] in {token.purpose for token in genuine}
-    )
-    return [replace(each, carriers=carriers) for each in found]
+        return [each._replace(doubt=why) for each in found]
+    carriers = _carriers(frozenset(token.purpose for token in genuine))
+    return [each._replace(carriers=carriers) for each in found]
 
 
 def leave(text: str, *, keys: Mapping[int, tokens.Key], now: datetime) -> Finding | None:
@@ -86,6 +85,12 @@ def _tokens(report: Report, keys: Mapping[int, tokens.Key], now: datetime) -> It
         token = tokens.verify(clue.token, keys, now=now)
         if token is not None and token.purpose is PURPOSES[clue.carrier]:
             yield token
+
+
+@functools.cache
+def _carriers(purposes: frozenset[Purpose]) -> tuple[Carrier, ...]:
+    """Return what brought tokens of some purposes back."""
+    return tuple(carrier for carrier in Carrier if PURPOSES[carrier] in purposes)
 
 
 def _delivery(genuine: Sequence[Token]) -> Token | None:
@@ -158,7 +163,7 @@ def _complaint(report: Report, arrived: Arrived, delivery: Token | None) -> Find
 def _unsubscribe(report: Report, arrived: Arrived, token: Token | None) -> Finding:
     addresses = (report.sender,) if report.sender else ()
     if token is not None:
-        return replace(_wish(token, arrived.at), mail_id=arrived.mail_id, addresses=addresses)
+        return _wish(token, arrived.at)._replace(mail_id=arrived.mail_id, addresses=addresses)
     return Finding(
         kind=Kind.UNSUBSCRIBE,
         at=arrived.at,

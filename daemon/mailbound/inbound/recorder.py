@@ -30,10 +30,10 @@ from mailbound.reading import Report
 
 log = structlog.get_logger()
 
-_TAKEN = 500
-_BATCH = (
-    100  # a transaction; the next ones are read meanwhile, and what is sent has its turn between two of them
-)
+_BATCH = 200
+"""A transaction; the next ones are read meanwhile, and what is sent has its turn between two of them."""
+
+_TAKEN = 3 * _BATCH
 _POLL_SECONDS = 2.0
 _PURGE_SECONDS = 3600.0
 

@@ -1,4 +1,7 @@
-"""What one inbound mail says, as values. The names are those of RFC 3464."""
+"""What one inbound mail says, as values. The names are those of RFC 3464.
+
+They come from the process of the reader, and have no slots: what has them is pickled by Python code.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from mailbound.reading.phase import Phase
 from mailbound.status import StatusCode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RecipientReport:
     """What became of the message for one recipient (RFC 3464 §2.3). A field that is not there is empty."""
 
@@ -33,7 +36,7 @@ class RecipientReport:
         return self.original_recipient or self.final_recipient
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Report:
     """What one inbound mail says: its kind, and a report for each recipient that it speaks of."""
 
