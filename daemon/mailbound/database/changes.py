@@ -7,7 +7,6 @@ does, in bulk; so each value can be explained and taken back.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -35,8 +34,7 @@ def upsert(connection: sa.Connection | str, table: sa.Table) -> sqlite.Insert | 
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """What a recipient wants of a store from now on."""
 
     recipient_id: int
@@ -46,8 +44,7 @@ class Wish:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """The status that an address shall have."""
 
     address_id: int

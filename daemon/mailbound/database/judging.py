@@ -238,6 +238,7 @@ def _sign(finding: Finding, target: Target | None, *, crowded: bool, again: bool
     own = (
         target is None
         or not finding.addresses
+        or target.key in finding.addresses
         or any(addresses.same(text, target.key) for text in finding.addresses)
     )
     return Sign(
