@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from mailbound.database import schema
 from mailbound.database.engine import Database
@@ -44,6 +47,14 @@ def test_hosts_that_start_at_once_migrate_once(postgres_url: str) -> None:
         assert {head for _, head in hosts.map(schema.upgrade, databases)} == {"0001"}
     for database in databases:
         database.close()
+
+
+def test_every_migration_is_called_by_its_revision_and_they_are_in_order() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema._MIGRATIONS))
+    scripts = [*ScriptDirectory.from_config(config).walk_revisions()]
+    names = [Path(script.path).name.partition("_")[0] for script in scripts]
+    assert [script.revision for script in scripts] == names == sorted(names, reverse=True)
 
 
 def test_a_newer_schema_is_left_alone(database_url: str) -> None:

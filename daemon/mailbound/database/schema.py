@@ -5,10 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from mailbound.database.engine import Database
 from mailbound.errors import DatabaseError
@@ -21,21 +17,35 @@ def upgrade(database: Database) -> tuple[str | None, str]:
 
     Raises DatabaseError if the schema is newer than this program: an old program must not write to it.
     """
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    scripts = ScriptDirectory.from_config(config)
-    head = str(scripts.get_current_head())
+    revisions = sorted(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
     with database.begin() as connection:
-        before = MigrationContext.configure(connection).get_current_revision()
-        if before is not None and before not in {script.revision for script in scripts.walk_revisions()}:
+        before = _current(connection)
+        if before is not None and before not in revisions:
             raise DatabaseError(
                 f"database: its schema ({before}) is newer than this mailbound; install a newer one"
             )
-        if before != head:
+        if before != revisions[-1]:
             _lock(connection)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    return before, head
+            _migrate(connection)
+    return before, revisions[-1]
+
+
+def _current(connection: sa.Connection) -> str | None:
+    """Return the revision that the database has, None if it is empty."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _migrate(connection: sa.Connection) -> None:
+    # Only now: Alembic takes 8 MB, and a daemon that was not upgraded has no use for it.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _lock(connection: sa.Connection) -> None:
