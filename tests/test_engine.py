@@ -6,12 +6,14 @@ import asyncio
 import os
 import sqlite3
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from commit_cutter import CommitCutter
+from mailbound.database import lock
 from mailbound.database.engine import Database
 from mailbound.errors import DatabaseError, InputError
 from servers.postgres import Postgres
@@ -129,6 +131,36 @@ def test_a_file_that_cannot_be_had_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(DatabaseError, match=r"nowhere/m\.db: No such file or directory$"):
         asyncio.run(database.run(_words))
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("mounts", "refused"),
+    [
+        pytest.param([("/", "ext4")], False, id="local"),
+        pytest.param([("/", "nfs4")], True, id="all of it remote"),
+        pytest.param([("/", "ext4"), ("HERE", "nfs")], True, id="its folder remote"),
+        pytest.param([("/", "nfs4"), ("HERE", "xfs")], False, id="its folder local"),
+        pytest.param([("HERE", "cifs"), ("HERE", "ext4")], False, id="covered by another"),
+        pytest.param([("/", "ext4"), ("HERE/elsewhere", "nfs")], False, id="another folder remote"),
+        pytest.param([], False, id="not known"),
+    ],
+)
+def test_a_file_system_of_the_network_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: list[tuple[str, str]], *, refused: bool
+) -> None:
+    here = tmp_path / "a folder"
+    here.mkdir()
+    lines = [
+        f"36 35 98:0 / {point.replace('HERE', str(here)).replace(' ', chr(92) + '040')} rw shared:1 - {kind} dev rw"
+        for point, kind in mounts
+    ]
+    (tmp_path / "mountinfo").write_text("\n".join(lines))
+    monkeypatch.setattr(lock, "_MOUNTS", tmp_path / "mountinfo")
+    database = Database(f"sqlite:///{here}/m.db")
+    expected = pytest.raises(DatabaseError, match="which SQLite cannot trust") if refused else nullcontext()
+    with expected, lock.alone(database):
+        pass
     database.close()
 
 
