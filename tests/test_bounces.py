@@ -9,7 +9,18 @@ import pytest
 import sqlalchemy as sa
 
 from mailbound.address import normalise
-from mailbound.database import bounces, deliveries, erasing, halting, imports, recovery, runs, tables, tally
+from mailbound.database import (
+    bounces,
+    deliveries,
+    dots,
+    erasing,
+    halting,
+    imports,
+    recovery,
+    runs,
+    tables,
+    tally,
+)
 from mailbound.database.bounces import Finding, Recorded
 from mailbound.database.deliveries import Settlement
 from mailbound.lifecycle import DeliveryEvent, RunEvent, RunState
@@ -255,7 +266,7 @@ def test_a_report_about_an_earlier_attempt_moves_no_later_one(database_url: str)
         here.person("anna")
         run_id = here.sending()
         (first,) = here.claim(run_id)
-        deliveries.mark(here.connection, [first.id], node_id=NODE, now=NOW)
+        dots.mark(here.connection, [first.id], node_id=NODE, now=NOW)
         lost = Settlement(first.id, DeliveryEvent.LOSE, attempt=1)
         deliveries.settle(here.connection, [lost], node_id=NODE, now=NOW)
         recovery.resend(here.connection, first.id, now=NOW)

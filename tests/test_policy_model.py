@@ -16,7 +16,7 @@ from mailbound import policy, tokens
 from mailbound.database import (
     audience,
     bounces,
-    deliveries,
+    dots,
     erasing,
     histories,
     outcomes,
@@ -101,7 +101,7 @@ class Play:
         sent = self.model.send(store, self.now)
         claimed = self._claimed(store, [each.person for each in sent])
         if refusal is None:
-            assert deliveries.mark(connection, claimed, node_id=NODE, now=self.now) == set(claimed)
+            assert dots.mark(connection, claimed, node_id=NODE, now=self.now) == set(claimed)
         for delivery_id, each in zip(claimed, sent, strict=True):
             self.sent.append((delivery_id, each))
             if refusal is None:

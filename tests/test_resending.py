@@ -15,6 +15,7 @@ from ledger_relay import LedgerRelay
 from mailbound.database import (
     bounces,
     deliveries,
+    dots,
     erasing,
     remaining,
     resending,
@@ -94,7 +95,7 @@ def test_a_soft_bounce_is_sent_again_so_many_times_and_then_no_more(database_url
             assert (stage.row.state, stage.state) == ("queued", "sending")
             (claimed,) = here.claim(stage.run_id, at=at + DAY)
             assert claimed.attempt == attempt + 1, "its tokens are new"
-            assert deliveries.mark(here.connection, [claimed.id], node_id=NODE, now=at + DAY) == {claimed.id}
+            assert dots.mark(here.connection, [claimed.id], node_id=NODE, now=at + DAY) == {claimed.id}
             accepted = Settlement(claimed.id, DeliveryEvent.ACCEPT, attempt=claimed.attempt)
             deliveries.settle(here.connection, [accepted], node_id=NODE, now=at + DAY)
             assert tally.of_run(here.connection, stage.run_id) == {"accepted": 1}

@@ -18,6 +18,7 @@ from mailbound.database import (
     changes,
     claims,
     deliveries,
+    dots,
     nodes,
     outcomes,
     runs,
@@ -150,7 +151,7 @@ class World:
     def send(self, run_id: int, *, limit: int = 1000, at: datetime = NOW) -> dict[str, int]:
         """Claim, mark and accept what is due; return the delivery ids by external id."""
         claimed = self.claim(run_id, limit=limit, at=at)
-        marked = deliveries.mark(self.connection, [each.id for each in claimed], node_id=NODE, now=at)
+        marked = dots.mark(self.connection, [each.id for each in claimed], node_id=NODE, now=at)
         accepted = [Settlement(each, DeliveryEvent.ACCEPT, reply="250 2.0.0 Ok") for each in sorted(marked)]
         deliveries.settle(self.connection, accepted, node_id=NODE, now=at)
         return {each.external_id: each.id for each in claimed}

@@ -170,7 +170,11 @@ def opted_in(recipient_id: _Id, store_id: _Id | int) -> sa.ColumnElement[bool]:
     wins over everything.
     """
     row = opt_in.alias()
-    mine = (row.c.recipient_id == recipient_id, row.c.store_id.in_((stores.ALL_ID, store_id)))
+    # Not IN: SQLite would build a list for each recipient, who has a row or two.
+    mine = (
+        row.c.recipient_id == recipient_id,
+        (row.c.store_id == stores.ALL_ID) | (row.c.store_id == store_id),
+    )
     # All that there is must say yes, and there must be something.
     least = sa.select(sa.func.min(sa.cast(row.c.receive, sa.Integer))).where(*mine).scalar_subquery()
     return sa.func.coalesce(least, 0) == 1
@@ -186,9 +190,10 @@ def deliverable(address_id: _Id, now: _Moment) -> sa.ColumnElement[bool]:
 
 def suppressed(address_id: _Id, domain_id: _Id, now: _Moment) -> sa.ColumnElement[bool]:
     """Return whether an operator suppressed the address or its domain."""
-    return sa.exists().where(
-        (suppression.c.address_id == address_id) | (suppression.c.domain_id == domain_id),
-        suppression.c.until.is_(None) | (suppression.c.until > now),
+    standing = suppression.c.until.is_(None) | (suppression.c.until > now)
+    return sa.or_(
+        sa.exists().where(suppression.c.address_id == address_id, standing),
+        sa.exists().where(suppression.c.domain_id == domain_id, standing),
     )
 
 

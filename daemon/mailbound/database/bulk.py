@@ -7,16 +7,15 @@ for every row (collecting, checking and renaming parameters) costs more than the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 Build = Callable[[sa.Connection], sa.Insert | sa.Update]
 Ask = Callable[[sa.Connection], sa.Select[Any] | sa.UpdateBase]
-Form = Callable[[sa.Connection], "Parts"]
 _Converter = Callable[[Any], Any]
 
 
@@ -59,88 +58,56 @@ class Query:
     def __init__(self, build: Ask) -> None:
         """Take what makes the statement."""
         self._build = build
-        self._compiled: tuple[sa.Dialect, str, dict[str, Any], dict[str, _Converter], list[str]] | None = None
+        self._compiled: tuple[sa.Dialect, str, dict[str, _Converter], list[str]] | None = None
 
     def rows(self, connection: sa.Connection, **values: Any) -> Sequence[tuple[Any, ...]]:
         """Return the rows that it gives with `values` for its parameters; they are as the driver has them."""
-        return self.execute(connection, **values).all()
+        rows: list[tuple[Any, ...]] = self.execute(connection, **values).fetchall()
+        return rows
 
-    def execute(self, connection: sa.Connection, **values: Any) -> sa.CursorResult[Any]:
-        """Execute it with `values` for its parameters."""
-        sql, constants, converters, positions = self._compile(connection)
-        given = constants | {
-            name: converters[name](value) if name in converters else value for name, value in values.items()
-        }
-        parameters = tuple([given[name] for name in positions]) if positions else given
-        return connection.exec_driver_sql(sql, parameters)
+    def count(self, connection: sa.Connection, **values: Any) -> int:
+        """Execute it with `values` for its parameters, and return how many rows it changed."""
+        return int(self.execute(connection, **values).rowcount)
 
-    def _compile(
-        self, connection: sa.Connection
-    ) -> tuple[str, dict[str, Any], dict[str, _Converter], list[str]]:
+    def scalar(self, connection: sa.Connection, **values: Any) -> Any:
+        """Return the one value that it gives with `values` for its parameters, as the driver has it."""
+        return self.execute(connection, **values).fetchone()[0]
+
+    def execute(self, connection: sa.Connection, **values: Any) -> Any:
+        """Execute it with `values` for its parameters, and return the driver's cursor."""
+        sql, converters, positions = self._compile(connection)
+        for name, convert in converters.items():
+            values[name] = convert(values[name])
+        return drive(connection, sql, tuple([values[name] for name in positions]) if positions else values)
+
+    def _compile(self, connection: sa.Connection) -> tuple[str, dict[str, _Converter], list[str]]:
         if self._compiled is None or self._compiled[0] is not connection.dialect:
             dialect = connection.dialect
-            compiled: Any = self._build(connection).compile(dialect=dialect)
+            compiled = _inlining(dialect)(dialect, self._build(connection))
             converters = {
                 name: convert
-                for name, parameter in compiled.binds.items()
-                if (convert := parameter.type.dialect_impl(dialect).bind_processor(dialect)) is not None
+                for name in compiled.bind_names.values()
+                if (convert := compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+                is not None
             }
-            constants = {
-                name: converters[name](value) if name in converters and value is not None else value
-                for name, value in compiled.construct_params(_check=False).items()
-            }
-            positions = list(compiled.positiontup or ())
-            self._compiled = dialect, str(compiled), constants, converters, positions
+            self._compiled = dialect, str(compiled), converters, list(compiled.positiontup or ())
         return self._compiled[1:]
 
 
-class Parts(NamedTuple):
-    """What an `Update` consists of."""
+def _inlining(dialect: sa.Dialect) -> Any:
+    """Return a compiler that writes what is constant in a statement into its SQL.
 
-    table: sa.Table
-    link: Sequence[sa.ColumnElement[bool]]  # how the rows of other tables belong to those of the table
-    where: Sequence[sa.ColumnElement[bool]]
-    values: Mapping[str, Any]
-    returning: Sequence[sa.Column[Any]]  # numbers; the first is the row's id
-
-
-class Update:
-    """An UPDATE that tells which rows it changed.
-
-    From SQLite a row is fetched without Python's lock, and to get that back takes as long as the event loop likes. So
-    there the rows are chosen first and told in one, then they are changed; nobody else writes in between.
+    A constant parameter is work for each execution, and more: SQLite compiles a statement anew whenever a parameter is
+    set that is compared with a column of a partial index's condition.
     """
+    plain: Any = dialect.statement_compiler
 
-    def __init__(self, form: Form) -> None:
-        """Take what makes its parts."""
-        self._form = form
-        self._whole = Query(self._to_tell)
-        self._choice = Query(self._to_choose)
-        self._change = Query(self._to_change)
+    class Inlining(plain):  # type: ignore[misc]
+        def visit_bindparam(self, bindparam: sa.BindParameter[Any], **given: Any) -> Any:
+            constant = {} if bindparam.required else {"literal_binds": True}
+            return super().visit_bindparam(bindparam, **given | constant)
 
-    def rows(self, connection: sa.Connection, **values: Any) -> Sequence[Sequence[int]]:
-        """Return what is told of each row that it changed with `values` for its parameters."""
-        if connection.dialect.name == "postgresql":
-            return self._whole.rows(connection, **values)
-        chosen: list[list[int]] = json.loads(self._choice.execute(connection, **values).scalar_one())
-        if chosen:
-            self._change.execute(connection, **values, chosen=json.dumps([row[0] for row in chosen]))
-        return chosen
-
-    def _to_tell(self, connection: sa.Connection) -> sa.UpdateBase:
-        parts = self._form(connection)
-        update = parts.table.update().where(*parts.link, *parts.where).values(parts.values)
-        return update.returning(*parts.returning)
-
-    def _to_choose(self, connection: sa.Connection) -> sa.Select[Any]:
-        parts = self._form(connection)
-        told = sa.func.json_group_array(sa.func.json_array(*parts.returning))
-        return sa.select(told).select_from(parts.table).where(*parts.link, *parts.where)
-
-    def _to_change(self, connection: sa.Connection) -> sa.UpdateBase:
-        parts = self._form(connection)
-        chosen = listed(connection, parts.returning[0], "chosen")
-        return parts.table.update().where(*parts.link, chosen).values(parts.values)
+    return Inlining
 
 
 class Insert:
@@ -168,7 +135,10 @@ class Insert:
 
 
 class Rows:
-    """A SELECT of the hot path. From SQLite all its rows come as one, for the reason that `Update` has."""
+    """A SELECT of the hot path. From SQLite all its rows come as one.
+
+    There a row is fetched without Python's lock, and to get that back takes as long as the event loop likes.
+    """
 
     def __init__(self, build: Callable[[sa.Connection], sa.Select[Any]]) -> None:
         """Take what makes the statement."""
@@ -180,7 +150,7 @@ class Rows:
         """Return the rows; SQLite has a moment as text and JSON as what it says."""
         if connection.dialect.name == "postgresql":
             return self._apart.rows(connection, **values)
-        rows: list[list[Any]] = json.loads(self._together.execute(connection, **values).scalar_one())
+        rows: list[list[Any]] = json.loads(self._together.scalar(connection, **values))
         return rows
 
     def _as_one(self, connection: sa.Connection) -> sa.Select[Any]:
@@ -192,6 +162,21 @@ class Rows:
 def moment(told: Any) -> Any:
     """Return a moment as `Rows` gives it, or None, as an aware datetime, or None."""
     return datetime.fromisoformat(told).replace(tzinfo=UTC) if isinstance(told, str) else told
+
+
+def drive(connection: sa.Connection, sql: str, parameters: Any = ()) -> Any:
+    """Execute `sql` by the driver itself, and return its cursor; what it raises is raised as SQLAlchemy would.
+
+    SQLAlchemy prepares for any result that a statement may have, which costs as much as a short statement does.
+    """
+    driver: Any = connection.connection.driver_connection
+    base = connection.dialect.loaded_dbapi.Error
+    try:
+        return driver.execute(sql, parameters)
+    except base as error:
+        raise sa.exc.DBAPIError.instance(
+            sql, None, error, base, hide_parameters=True, dialect=connection.dialect
+        ) from error
 
 
 def packed(connection: sa.Connection, values: Collection[Any]) -> Any:
@@ -216,6 +201,28 @@ def table(connection: sa.Connection, name: str, **columns: sa.types.TypeEngine[A
         cells = [sa.func.json_extract(rows.c.value, f"$[{place}]") for place in range(len(columns))]
     labelled = (cell.label(column) for cell, column in zip(cells, columns, strict=True))
     return sa.select(*labelled).subquery("given")
+
+
+def mapping(
+    connection: sa.Connection, name: str, key: sa.types.TypeEngine[Any], value: sa.types.TypeEngine[Any]
+) -> sa.FromClause:
+    """Return a table of `key` and `value` that the parameter `name` will hold: JSON, an object.
+
+    On SQLite it is faster than `table`, which looks into each row once more for each of its columns.
+    """
+    parameter = sa.bindparam(name, type_=sa.Text())
+    on_postgresql = connection.dialect.name == "postgresql"
+    each = (
+        sa.func.json_each_text(sa.cast(parameter, sa.JSON()))
+        if on_postgresql
+        else sa.func.json_each(parameter)
+    )
+    rows = each.table_valued("key", "value", name="row").c
+    cells = (
+        rows.key.cast(key).label("key"),
+        (rows.value.cast(value) if on_postgresql else rows.value).label("value"),
+    )
+    return sa.select(*cells).subquery("given")
 
 
 def among(

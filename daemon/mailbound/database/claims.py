@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from mailbound import lifecycle
-from mailbound.database import audience, bulk, deliveries, nodes
+from mailbound.database import audience, bulk, deliveries, nodes, tally
 from mailbound.database.deliveries import PACED, Settlement
 from mailbound.database.tables import delivery, domain, recipient
 from mailbound.lifecycle import DeliveryEvent, DeliveryState
@@ -34,6 +34,12 @@ class Claimed(NamedTuple):
     locale: str
     attributes: Mapping[str, Any]
     time_zone: str = ""
+    domain_id: int = 0
+
+    @property
+    def place(self) -> tally.Place:
+        """Return where it is counted."""
+        return tally.Place(self.run_id, self.domain_id)
 
 
 def claim(
@@ -50,8 +56,7 @@ def claim(
     Those who may not get it any more are skipped here, so that no connection is spent on them. A node that was given
     up claims nothing.
     """
-    rows = _CLAIM.rows(connection, of_run=run_id, node=node_id, now=now, most=limit)
-    people = _people(connection, [row[0] for row in rows], store_id, now=now)
+    people = _claim(connection, of_run=run_id, store_id=store_id, node=node_id, now=now, most=limit)
     skipped = [
         Settlement(
             person.id, DeliveryEvent.SKIP, reason=ERASED if person.external_id is None else person.objection
@@ -59,7 +64,8 @@ def claim(
         for person in people
         if person.external_id is None or person.objection
     ]
-    deliveries.settle(connection, skipped, node_id=node_id, now=now)
+    if skipped:
+        deliveries.settle(connection, skipped, node_id=node_id, now=now)
     return [
         Claimed(
             person.id,
@@ -67,13 +73,14 @@ def claim(
             person.recipient_id,
             person.attempt + 1,
             person.domain,
-            _moment(person.next_attempt_at) if person.reason == PACED else None,
+            bulk.moment(person.next_attempt_at) if person.reason == PACED else None,
             person.external_id,
             person.address,
             person.name,
             person.locale,
             person.attributes,
             person.time_zone,
+            person.domain_id,
         )
         for person in people
         if person.external_id is not None and not person.objection
@@ -82,39 +89,12 @@ def claim(
 
 def withdrawn(connection: sa.Connection, delivery_id: int, store_id: int, *, now: datetime) -> Settlement:
     """Return what shall become of a delivery whose mark was refused: skipped for a reason, or queued again."""
-    (person,) = _people(connection, [delivery_id], store_id, now=now)
+    (row,) = _ONE.get(connection, id=delivery_id, store_id=store_id, now=now)
+    person = _Person(*row)
     if person.external_id is None or person.objection:
         return Settlement(delivery_id, DeliveryEvent.SKIP, reason=person.objection or ERASED)
     deliveries.readdress(connection, delivery_id, now=now)
     return Settlement(delivery_id, DeliveryEvent.RELEASE)
-
-
-def _claimed(_connection: sa.Connection) -> bulk.Parts:
-    due = (
-        sa.select(delivery.c.id)
-        .where(
-            delivery.c.run_id == sa.bindparam("of_run"),
-            delivery.c.state
-            == sa.literal_column(f"'{DeliveryState.QUEUED}'"),  # so that the partial index serves
-            delivery.c.next_attempt_at <= _NOW,
-        )
-        .order_by(delivery.c.next_attempt_at, delivery.c.id)
-        .limit(sa.bindparam("most"))
-        .with_for_update(skip_locked=True)
-    )
-    return bulk.Parts(
-        delivery,
-        link=(),
-        where=(delivery.c.id.in_(due.scalar_subquery()), nodes.standing(sa.bindparam("node"))),
-        values={
-            "state": lifecycle.advance(DeliveryState.QUEUED, DeliveryEvent.CLAIM),
-            "node_id": sa.bindparam("node"),
-        },
-        returning=(delivery.c.id,),
-    )
-
-
-_CLAIM = bulk.Update(_claimed)
 
 
 class _Person(NamedTuple):
@@ -133,34 +113,84 @@ class _Person(NamedTuple):
     locale: str
     attributes: Mapping[str, Any]
     time_zone: str
+    domain_id: int
     objection: str | None
 
 
-def _people(connection: sa.Connection, ids: Sequence[int], store_id: int, *, now: datetime) -> list[_Person]:
-    if not ids:
-        return []
-    asked = {"ids": bulk.packed(connection, ids), "store_id": store_id, "now": now}
-    return [_Person(*row) for row in _PEOPLE.get(connection, **asked)]
+def _claim(connection: sa.Connection, **asked: Any) -> list[_Person]:
+    """Claim what is due: PostgreSQL does that in one statement; on SQLite nobody comes between the two."""
+    if connection.dialect.name == "postgresql":
+        return [_Person(*row) for row in _CLAIM.rows(connection, **asked)]
+    node = asked["node"]
+    people = [_Person(*row) for row in _DUE.get(connection, **asked)]
+    if people:
+        _TAKE.execute(connection, ids=bulk.packed(connection, [person.id for person in people]), node=node)
+    return people
 
 
-def _moment(kept: datetime | str) -> datetime:
-    moment = datetime.fromisoformat(kept) if isinstance(kept, str) else kept
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+def _claimed(_connection: sa.Connection) -> sa.Select[Any]:
+    taken = _taking().where(delivery.c.id.in_(_due().scalar_subquery()), _STANDING)
+    return _people(taken.returning(*(delivery.c[name] for name in _OF_DELIVERY)).cte("taken"))
 
 
-def _with_people(connection: sa.Connection) -> sa.Select[Any]:
-    store_id: sa.ColumnElement[int] = sa.bindparam("store_id", type_=sa.Integer())
-    objection = audience.objection(
-        delivery.c.recipient_id, delivery.c.address_id, delivery.c.domain_id, store_id, _NOW
+def _due_people(_connection: sa.Connection) -> sa.Select[Any]:
+    return _people(delivery).where(delivery.c.id.in_(_due().scalar_subquery()), _STANDING)
+
+
+def _taken(connection: sa.Connection) -> sa.Update:
+    return _taking().where(bulk.listed(connection, delivery.c.id, "ids"))
+
+
+def _one(_connection: sa.Connection) -> sa.Select[Any]:
+    return _people(delivery).where(delivery.c.id == sa.bindparam("id"))
+
+
+_STANDING = nodes.standing(sa.bindparam("node"))
+
+
+def _due() -> sa.Select[Any]:
+    return (
+        sa.select(delivery.c.id)
+        .where(
+            delivery.c.run_id == sa.bindparam("of_run"),
+            delivery.c.state == DeliveryState.QUEUED,
+            delivery.c.next_attempt_at <= _NOW,
+        )
+        .order_by(delivery.c.next_attempt_at, delivery.c.id)
+        .limit(sa.bindparam("most"))
+        .with_for_update(skip_locked=True)
     )
+
+
+def _taking() -> sa.Update:
+    state = lifecycle.advance(DeliveryState.QUEUED, DeliveryEvent.CLAIM)
+    return delivery.update().values(state=state, node_id=sa.bindparam("node"))
+
+
+_OF_DELIVERY = (
+    "id",
+    "run_id",
+    "recipient_id",
+    "attempt",
+    "next_attempt_at",
+    "reason",
+    "domain_id",
+    "address_id",
+)
+
+
+def _people(mine: sa.FromClause) -> sa.Select[Any]:
+    """Return a query for `_Person`s; `mine` are the deliveries, with the columns of _OF_DELIVERY."""
+    store_id: sa.ColumnElement[int] = sa.bindparam("store_id", type_=sa.Integer())
+    objection = audience.objection(mine.c.recipient_id, mine.c.address_id, mine.c.domain_id, store_id, _NOW)
     return (
         sa.select(
-            delivery.c.id,
-            delivery.c.run_id,
-            delivery.c.recipient_id,
-            delivery.c.attempt,
-            delivery.c.next_attempt_at,
-            delivery.c.reason,
+            mine.c.id,
+            mine.c.run_id,
+            mine.c.recipient_id,
+            mine.c.attempt,
+            mine.c.next_attempt_at,
+            mine.c.reason,
             domain.c.name.label("domain"),
             recipient.c.external_id,
             recipient.c.address,
@@ -168,16 +198,19 @@ def _with_people(connection: sa.Connection) -> sa.Select[Any]:
             recipient.c.locale,
             recipient.c.attributes,
             recipient.c.time_zone,
+            mine.c.domain_id,
             objection.label("objection"),
         )
         .select_from(
-            delivery.join(domain, domain.c.id == delivery.c.domain_id).outerjoin(
-                recipient, recipient.c.id == delivery.c.recipient_id
+            mine.join(domain, domain.c.id == mine.c.domain_id).outerjoin(
+                recipient, recipient.c.id == mine.c.recipient_id
             )
         )
-        .where(bulk.listed(connection, delivery.c.id, "ids"))
-        .order_by(delivery.c.id)
+        .order_by(mine.c.id)
     )
 
 
-_PEOPLE = bulk.Rows(_with_people)
+_CLAIM = bulk.Query(_claimed)
+_DUE = bulk.Rows(_due_people)
+_TAKE = bulk.Query(_taken)
+_ONE = bulk.Rows(_one)

@@ -7,7 +7,6 @@ and become `unknown`; see `recovery`.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,9 +14,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from mailbound import lifecycle
-from mailbound.database import audience, bulk, tally
-from mailbound.database.tables import activity, address, delivery, recipient, run
-from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunState
+from mailbound.database import bulk, tally
+from mailbound.database.tables import address, delivery, recipient
+from mailbound.lifecycle import DeliveryEvent, DeliveryState
 
 REPLY_LIMIT = 512
 
@@ -39,56 +38,7 @@ class Settlement(NamedTuple):
 
 # Building a statement takes SQLAlchemy longer than running it, so those of the hot path are built once.
 
-_NOW = sa.bindparam("now", type_=delivery.c.marked_at.type)
 _IDS = sa.bindparam("ids", expanding=True, type_=delivery.c.id.type)
-
-
-def mark(connection: sa.Connection, ids: Sequence[int], *, node_id: int, now: datetime) -> set[int]:
-    """Mark deliveries `sending`, and return those whose final dot may go out once this is committed.
-
-    The rest were claimed by nobody, or their run no longer sends, or their recipient changed their mind, status or
-    address in the meantime: whoever asked must not send the final dot.
-    """
-    if not ids:
-        return set()
-    rows = _MARK.rows(connection, ids=bulk.packed(connection, ids), node=node_id, now=now)
-    return {delivery_id for (delivery_id,) in rows}
-
-
-def _marked(connection: sa.Connection) -> bulk.Parts:
-    store_id = (
-        sa.select(activity.c.store_id)
-        .join(run, run.c.activity_id == activity.c.id)
-        .where(run.c.id == delivery.c.run_id, run.c.state == RunState.SENDING)
-        .correlate(delivery)  # it stands within another subquery, where SQLAlchemy would not by itself
-        .scalar_subquery()
-    )
-    same_address = sa.exists().where(
-        recipient.c.id == delivery.c.recipient_id, recipient.c.address_id == delivery.c.address_id
-    )
-    return bulk.Parts(
-        delivery,
-        link=(),
-        where=(
-            bulk.listed(connection, delivery.c.id, "ids"),
-            sa.or_(*(delivery.c.state == state for state in lifecycle.sources(DeliveryEvent.MARK))),
-            delivery.c.node_id == sa.bindparam("node"),
-            store_id.isnot(None),
-            audience.opted_in(delivery.c.recipient_id, store_id),
-            audience.deliverable(delivery.c.address_id, _NOW),
-            sa.not_(audience.suppressed(delivery.c.address_id, delivery.c.domain_id, _NOW)),
-            same_address,
-        ),
-        values={
-            "state": lifecycle.advance(DeliveryState.CLAIMED, DeliveryEvent.MARK),
-            "attempt": delivery.c.attempt + 1,
-            "marked_at": _NOW,
-        },
-        returning=(delivery.c.id,),
-    )
-
-
-_MARK = bulk.Update(_marked)
 
 
 def settle(
@@ -99,11 +49,10 @@ def settle(
     A delivery that another node took over in the meantime is left alone and missing from what is returned.
     """
     moves = tally.Moves()
-    states = _accept(connection, settlements, moves, node_id=node_id, now=now)
-    others = [settlement for settlement in settlements if settlement.delivery_id not in states]
-    rows = lock(connection, [settlement.delivery_id for settlement in others])
+    states: dict[int, DeliveryState] = {}
+    rows = lock(connection, [settlement.delivery_id for settlement in settlements])
     changed = []
-    for settlement in others:
+    for settlement in settlements:
         row = rows.get(settlement.delivery_id)
         if row is None or row.node_id != node_id:
             continue
@@ -130,54 +79,6 @@ def settle(
         connection.execute(_settled(), changed)
     moves.write(connection, node_id=node_id, now=now)
     return states
-
-
-def _accept(
-    connection: sa.Connection,
-    settlements: Sequence[Settlement],
-    moves: tally.Moves,
-    *,
-    node_id: int,
-    now: datetime,
-) -> dict[int, DeliveryState]:
-    """Settle those that the relay accepted, nearly all, in one statement; return the states of those that were ours."""
-    accepted = [
-        (settlement.delivery_id, (settlement.reply or "")[:REPLY_LIMIT] or None)
-        for settlement in settlements
-        if settlement.event is DeliveryEvent.ACCEPT
-    ]
-    if not accepted:
-        return {}
-    states = {}
-    rows = _ACCEPT.rows(connection, accepted=json.dumps(accepted), node=node_id, now=now)
-    for delivery_id, run_id, domain_id in rows:
-        states[delivery_id] = _ACCEPTED
-        moves.move(run_id, domain_id, DeliveryState.SENDING, _ACCEPTED)
-    return states
-
-
-_ACCEPTED = lifecycle.advance(DeliveryState.SENDING, DeliveryEvent.ACCEPT)
-
-
-def _accepted(connection: sa.Connection) -> bulk.Parts:
-    given = bulk.table(connection, "accepted", id=delivery.c.id.type, reply=delivery.c.reply.type)
-    return bulk.Parts(
-        delivery,
-        link=(delivery.c.id == given.c.id,),
-        where=(delivery.c.state == DeliveryState.SENDING, delivery.c.node_id == sa.bindparam("node")),
-        values={
-            "state": _ACCEPTED,
-            "node_id": None,
-            "next_attempt_at": None,
-            "reason": sa.func.nullif(delivery.c.reason, PACED),
-            "reply": sa.func.coalesce(given.c.reply, delivery.c.reply),
-            "settled_at": _NOW,
-        },
-        returning=(delivery.c.id, delivery.c.run_id, delivery.c.domain_id),
-    )
-
-
-_ACCEPT = bulk.Update(_accepted)
 
 
 @functools.cache

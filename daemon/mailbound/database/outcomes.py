@@ -6,7 +6,7 @@ delivery a connection in doubt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -14,23 +14,26 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from mailbound.config import Policy
-from mailbound.database import bounces, claims, deliveries, recovery
+from mailbound.database import bounces, claims, deliveries, dots, recovery
 from mailbound.database.bounces import Finding, Recorded
 from mailbound.database.deliveries import Settlement
-from mailbound.lifecycle import DeliveryState
+from mailbound.database.dots import Accepted
+from mailbound.database.tally import Place
+from mailbound.lifecycle import DeliveryEvent, DeliveryState
 
 
 class Ended(NamedTuple):
     """A transaction that ended: what to write about the delivery, and what the reply said if it was a failure.
 
     `settlement` is None where the mark was refused: the database knows best why. `resend_at` is when a delivery in
-    doubt is to be sent again, or None if it stays `unknown`.
+    doubt is to be sent again, or None if it stays `unknown`. An acceptance that says its `place` is written faster.
     """
 
     delivery_id: int
     settlement: Settlement | None
     finding: Finding | None = None
     resend_at: datetime | None = None
+    place: Place | None = None
 
 
 @dataclass(slots=True)
@@ -54,10 +57,45 @@ def commit(
 ) -> Committed:
     """Write outcomes with their effects, then marks; what is in `marked` may send its final dot afterwards."""
     done = Committed()
+    others = [item for item in ended if not _plain(item)]
+    if others:
+        _settle(connection, others, done, node_id=node_id, store_id=store_id, limits=limits, now=now)
+    accepted = {item.delivery_id: item for item in ended if _plain(item)}
+    written = dots.write(connection, _accepted(accepted.values()), marks, node_id=node_id, now=now)
+    done.states |= dict.fromkeys(written.accepted, DeliveryState.ACCEPTED)
+    done.marked = set(written.marked)
+    if overtaken := [item for item in accepted.values() if item.delivery_id not in done.states]:
+        _settle(connection, overtaken, done, node_id=node_id, store_id=store_id, limits=limits, now=now)
+    return done
+
+
+def _plain(item: Ended) -> bool:
+    settlement = item.settlement
+    return item.place is not None and settlement is not None and settlement.event is DeliveryEvent.ACCEPT
+
+
+def _accepted(ended: Iterable[Ended]) -> list[Accepted]:
+    return [
+        Accepted(item.delivery_id, item.place, item.settlement.reply)
+        for item in ended
+        if item.place is not None and item.settlement is not None
+    ]
+
+
+def _settle(
+    connection: sa.Connection,
+    ended: Sequence[Ended],
+    done: Committed,
+    *,
+    node_id: int,
+    store_id: int,
+    limits: Policy,
+    now: datetime,
+) -> None:
     settlements = [
         item.settlement or claims.withdrawn(connection, item.delivery_id, store_id, now=now) for item in ended
     ]
-    done.states = deliveries.settle(connection, settlements, node_id=node_id, now=now)
+    done.states |= deliveries.settle(connection, settlements, node_id=node_id, now=now)
     for item in ended:
         if item.delivery_id not in done.states:
             continue
@@ -67,5 +105,3 @@ def commit(
                 done.recorded[item.delivery_id] = recorded
         if item.resend_at is not None and done.states[item.delivery_id] is DeliveryState.UNKNOWN:
             recovery.resend(connection, item.delivery_id, now=item.resend_at)
-    done.marked = deliveries.mark(connection, marks, node_id=node_id, now=now)
-    return done

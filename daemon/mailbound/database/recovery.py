@@ -66,7 +66,6 @@ def resend(connection: sa.Connection, delivery_id: int, *, now: datetime) -> Non
 def _held(connection: sa.Connection, node_ids: Sequence[int], state: DeliveryState) -> list[Any]:
     """Return the deliveries that nodes hold in `state`, ours until the transaction ends."""
     theirs = sa.select(delivery.c.id).where(
-        delivery.c.state.in_((DeliveryState.CLAIMED.value, DeliveryState.SENDING.value)),  # as the index says
         delivery.c.state == state,
         delivery.c.node_id.in_(node_ids),
     )

@@ -60,5 +60,6 @@ def any_open(connection: sa.Connection, run_id: int) -> bool:
     held = sa.exists().where(
         delivery.c.run_id == run_id,
         delivery.c.state.in_((DeliveryState.CLAIMED.value, DeliveryState.SENDING.value)),
+        delivery.c.node_id.is_not(None),  # as the index says
     )
     return bool(connection.execute(sa.select(queued | held)).scalar())

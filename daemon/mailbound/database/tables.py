@@ -256,7 +256,8 @@ _partial(
 _partial(
     "ix_delivery_resend", "state = 'bounced' AND next_attempt_at IS NOT NULL", delivery.c.next_attempt_at
 )
-_partial("ix_delivery_node", "state IN ('claimed', 'sending')", delivery.c.node_id)
+# A mark leaves the node as it is, and so need not touch this index.
+_partial("ix_delivery_node", "node_id IS NOT NULL", delivery.c.node_id)
 _partial(
     "ix_delivery_exceptional",
     "state NOT IN ('queued', 'claimed', 'sending', 'accepted', 'delivered')",

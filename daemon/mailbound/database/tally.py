@@ -6,9 +6,10 @@ Open states count as `open`. A row belongs to one node, so that no two hosts wai
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Collection
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
 from datetime import datetime
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -24,6 +25,13 @@ _UNTRIED = (
     DeliveryState.FAILED.value,
     DeliveryState.CANCELLED.value,
 )
+
+
+class Place(NamedTuple):
+    """Where a delivery is counted."""
+
+    run_id: int
+    domain_id: int
 
 
 class Moves:
@@ -55,17 +63,69 @@ class Moves:
         self._deltas.clear()
 
 
-def _added(connection: sa.Connection) -> sa.Insert:
-    columns = {name: tally.c[name].type for name in _COLUMNS}
-    given = bulk.table(connection, "rows", **columns)
-    rows = sa.select(*given.c).where(sa.true())  # without a WHERE, SQLite takes ON CONFLICT for a join
+def shift(
+    connection: sa.Connection,
+    places: Iterable[Place],
+    *,
+    before: DeliveryState,
+    after: DeliveryState,
+    node_id: int,
+    now: datetime,
+) -> None:
+    """Count deliveries, each at its place, that went all from one state to the same other one."""
+    by_run: defaultdict[int, Counter[int]] = defaultdict(Counter)
+    for run_id, domain_id in places:
+        by_run[run_id][domain_id] += 1
+    names = {"before": outcome(before), "after": outcome(after)}
+    day = tokens.day_number(now)
+    for run_id, counts in sorted(by_run.items()):
+        _SHIFTED.execute(connection, **names, of_run=run_id, counts=json.dumps(counts), day=day, node=node_id)
+
+
+def _shifted(connection: sa.Connection) -> sa.Insert:
+    given = bulk.mapping(connection, "counts", tally.c.domain_id.type, tally.c.count.type)
+    ways = shares("before", "after")
+    rows = sa.select(
+        sa.bindparam("of_run", type_=tally.c.run_id.type),
+        given.c.key,
+        ways.c.outcome,
+        sa.bindparam("day", type_=tally.c.day.type),
+        sa.bindparam("node", type_=tally.c.node_id.type),
+        given.c.value * ways.c.sign,
+    )
+    return adding(connection, rows)
+
+
+_SHIFTED = bulk.Query(_shifted)
+
+
+def shares(before: str, after: str) -> sa.Subquery:
+    """Return what a move does to two outcomes, the parameters `before` and `after`: one more here, one less there."""
+    gain, loss = (
+        sa.select(
+            sa.bindparam(name, type_=tally.c.outcome.type).label("outcome"),
+            sa.literal_column(sign).label("sign"),
+        )
+        for name, sign in ((after, "1"), (before, "-1"))
+    )
+    return gain.union_all(loss).subquery("way")
+
+
+def adding(connection: sa.Connection, rows: sa.Select[Any]) -> sa.Insert:
+    """Return what adds deltas to the table; they have its columns in the order of COLUMNS."""
     insert = changes.upsert(connection, tally)
-    return insert.from_select(_COLUMNS, rows).on_conflict_do_update(
+    # Without a WHERE, SQLite takes ON CONFLICT for a join.
+    return insert.from_select(COLUMNS, rows.where(sa.true())).on_conflict_do_update(
         index_elements=list(tally.primary_key), set_={"count": tally.c.count + insert.excluded.count}
     )
 
 
-_COLUMNS = ("run_id", "domain_id", "outcome", "day", "node_id", "count")
+def _added(connection: sa.Connection) -> sa.Insert:
+    given = bulk.table(connection, "rows", **{name: tally.c[name].type for name in COLUMNS})
+    return adding(connection, sa.select(*given.c))
+
+
+COLUMNS = ("run_id", "domain_id", "outcome", "day", "node_id", "count")
 _ADDED = bulk.Query(_added)
 
 

@@ -118,7 +118,9 @@ class Courier:
             self._relay.concurrency.slow_down(time.monotonic(), begun=passage.begun)
         item = passage.item
         ended = settling.settle(
-            Attempt(item.letter.delivery_id, item.letter.attempt, passage.marked, item.resend),
+            Attempt(
+                item.letter.delivery_id, item.letter.attempt, passage.marked, item.resend, item.claimed.place
+            ),
             outcome,
             verdict,
             retry=self._retry,

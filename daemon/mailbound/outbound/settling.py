@@ -8,6 +8,7 @@ from typing import NamedTuple
 from mailbound.database.bounces import Finding
 from mailbound.database.deliveries import Settlement
 from mailbound.database.outcomes import Ended
+from mailbound.database.tally import Place
 from mailbound.lifecycle import DeliveryEvent
 from mailbound.model import Action, Evidence, Fault, Kind, Outcome, Result, Verdict
 from mailbound.pacing import Backoff
@@ -31,6 +32,7 @@ class Attempt(NamedTuple):
     number: int
     marked: bool  # its mark is durable
     resend: bool  # the activity wants deliveries in doubt sent again
+    place: Place | None = None
 
 
 def settle(
@@ -50,6 +52,7 @@ def settle(
         return Ended(
             attempt.delivery_id,
             Settlement(attempt.delivery_id, DeliveryEvent.ACCEPT, attempt=attempt.number, reply=reply),
+            place=attempt.place,
         )
     if outcome.result is Result.WITHDRAWN and not attempt.marked:
         return Ended(attempt.delivery_id, None)

@@ -385,8 +385,8 @@ def upgrade() -> None:
         "delivery",
         ["node_id"],
         unique=False,
-        sqlite_where=sa.text("state IN ('claimed', 'sending')"),
-        postgresql_where=sa.text("state IN ('claimed', 'sending')"),
+        sqlite_where=sa.text("node_id IS NOT NULL"),
+        postgresql_where=sa.text("node_id IS NOT NULL"),
     )
     op.create_index(
         "ix_delivery_queued",
@@ -423,8 +423,8 @@ def downgrade() -> None:
     op.drop_index(
         "ix_delivery_node",
         table_name="delivery",
-        sqlite_where=sa.text("state IN ('claimed', 'sending')"),
-        postgresql_where=sa.text("state IN ('claimed', 'sending')"),
+        sqlite_where=sa.text("node_id IS NOT NULL"),
+        postgresql_where=sa.text("node_id IS NOT NULL"),
     )
     op.drop_index(
         "ix_delivery_exceptional",
