@@ -62,19 +62,22 @@ class Query:
 
     def rows(self, connection: sa.Connection, **values: Any) -> Sequence[tuple[Any, ...]]:
         """Return the rows that it gives with `values` for its parameters; they are as the driver has them."""
-        rows: list[tuple[Any, ...]] = self.execute(connection, **values).fetchall()
+        rows: list[tuple[Any, ...]] = self._ask(connection, values).fetchall()
         return rows
 
     def count(self, connection: sa.Connection, **values: Any) -> int:
         """Execute it with `values` for its parameters, and return how many rows it changed."""
-        return int(self.execute(connection, **values).rowcount)
+        return int(self._ask(connection, values).rowcount)
 
     def scalar(self, connection: sa.Connection, **values: Any) -> Any:
         """Return the one value that it gives with `values` for its parameters, as the driver has it."""
-        return self.execute(connection, **values).fetchone()[0]
+        return self._ask(connection, values).fetchone()[0]
 
-    def execute(self, connection: sa.Connection, **values: Any) -> Any:
-        """Execute it with `values` for its parameters, and return the driver's cursor."""
+    def execute(self, connection: sa.Connection, **values: Any) -> None:
+        """Execute it with `values` for its parameters."""
+        self._ask(connection, values)
+
+    def _ask(self, connection: sa.Connection, values: dict[str, Any]) -> Any:
         sql, converters, positions = self._compile(connection)
         for name, convert in converters.items():
             values[name] = convert(values[name])
@@ -111,7 +114,7 @@ def _inlining(dialect: sa.Dialect) -> Any:
 
 
 class Insert:
-    """An INSERT that tells which rows it added; on SQLite by a second statement, for the reason that `Update` has."""
+    """An INSERT that tells which rows it added; on SQLite by a second statement, for the reason that `Rows` has."""
 
     def __init__(self, build: Build, names: Sequence[str], returning: Sequence[sa.Column[Any]]) -> None:
         """Take what makes the statement, the names of its parameters, and what to tell; first the row's id."""
@@ -129,7 +132,7 @@ class Insert:
         if connection.dialect.name == "postgresql":
             values = [dict(zip(self._names, row, strict=True)) for row in rows]
             return connection.execute(self._build(connection).returning(*self._returning), values).all()
-        last = self._last.execute(connection).scalar_one()
+        last = self._last.scalar(connection)
         self._insert.execute(connection, rows)
         return self._since.get(connection, last=last)
 
