@@ -210,6 +210,23 @@ def test_a_node_takes_its_share_of_every_rate():
     assert pace.crowded == ("big", pytest.approx(0.2))
 
 
+def test_turns_that_come_late_do_not_go_all_at_once():
+    pace = _pace(pacing.Rates(domains={"crowded": 8.0}), nodes=2)
+    turns = [pace.take_domain("crowded", 0.0) for _ in range(20)]
+    assert turns[-1] == pytest.approx(19 / 4)
+    admitted = [pace.admit("crowded", 5.0) for _ in turns]
+    assert admitted == [0.0] * 4 + [pytest.approx(1 / 4)] * 16
+    assert pace.admit("crowded", 5.25) == 0.0
+    assert pace.admit("free", 5.0) == 0.0
+
+
+def test_a_domain_whose_turns_come_in_time_waits_for_nothing_else():
+    pace = _pace(pacing.Rates(domain=4.0))
+    for number in range(100):
+        late = 0.2 if number % 3 else 0.0
+        assert pace.admit("crowded", number / 4 + late) == 0.0
+
+
 def test_debts_outlive_a_reload_and_the_coming_and_going_of_nodes():
     pace = _pace(pacing.Rates(relay=1.0, domain=1.0))
     for _ in range(11):

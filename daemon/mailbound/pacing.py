@@ -105,13 +105,13 @@ class DomainRates:
         rates: Mapping[str, float],
         *,
         default: float | None = None,
-        burst: float = 1.0,
+        seconds: float = 0.0,
         capacity: int = 10_000,
     ) -> None:
-        """Keep the rates. No bucket exists yet."""
+        """Keep the rates. No bucket exists yet; each will give at once what it earns in so many `seconds`."""
         self._rates = dict(rates)
         self._default = default
-        self._burst = burst
+        self._seconds = seconds
         self._capacity = capacity
         self._buckets: dict[str, TokenBucket] = {}  # least recently used first
 
@@ -136,7 +136,7 @@ class DomainRates:
         for domain, bucket in list(self._buckets.items()):
             rate = self._rates.get(domain, default)
             if rate:
-                bucket.change(rate, now)
+                bucket.change(rate, now, burst=self._burst(rate))
             else:
                 del self._buckets[domain]
 
@@ -146,11 +146,14 @@ class DomainRates:
             rate = self._rates.get(domain, self._default)
             if not rate:
                 return None
-            bucket = TokenBucket(rate, self._burst)
+            bucket = TokenBucket(rate, self._burst(rate))
             if len(self._buckets) >= self._capacity:
                 del self._buckets[next(iter(self._buckets))]
         self._buckets[domain] = bucket
         return bucket
+
+    def _burst(self, rate: float) -> float:
+        return max(1.0, rate * self._seconds)
 
 
 class Concurrency:
@@ -240,7 +243,10 @@ class Pace:
         self.concurrency = Concurrency(connections)
         self.crowded: tuple[str, float] | None = None  # the domain that last had to wait, and until when
         self._relay: TokenBucket | None = None
-        self._domains = DomainRates({})
+        self._domains = DomainRates({})  # gives each recipient a turn
+        self._gates = DomainRates(
+            {}, seconds=1.0
+        )  # bears it that one comes a little late, but not that many do
 
     def change(self, rates: Rates, nodes: int, now: float, *, owing: float = 0.0) -> None:
         """Go on with other rates or another number of nodes; debts remain.
@@ -256,7 +262,8 @@ class Pace:
         else:
             self._relay.change(relay, now, burst=max(1.0, relay / 10))
         domains = {domain: share(rate, nodes) for domain, rate in rates.domains.items()}
-        self._domains.change(domains, now, default=share(rates.domain, nodes) or None)
+        for limits in (self._domains, self._gates):
+            limits.change(domains, now, default=share(rates.domain, nodes) or None)
 
     def take(self, now: float) -> float:
         """Take a token of the relay, and return the seconds to wait before using it; 0.0 without a limit."""
@@ -267,6 +274,17 @@ class Pace:
         wait = self._domains.take(domain, now)
         if wait:
             self.crowded = domain, now + wait
+        return wait
+
+    def admit(self, domain: str, now: float) -> float:
+        """Let a recipient go whose turn it is, and return 0.0; or return the seconds until one may go again.
+
+        Turns that were missed for a while may come all at once. Whatever the reason, a domain gets in any span of time
+        what its rate gives, and a second's worth.
+        """
+        wait = self._gates.wait(domain, now)
+        if not wait:
+            self._gates.take(domain, now)
         return wait
 
     def wait(self, now: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -207,11 +208,10 @@ class Outbound:
 
     async def _pace(self, delivery: Claimed, run: Run, activity: Activity, stopping: asyncio.Event) -> None:
         """Compose a delivery and hand it to the couriers when its turn comes."""
-        wait = (
-            0.0
-            if self._is_its_turn(delivery)
-            else self._parts.pace.take_domain(delivery.domain, time.monotonic())
-        )
+        pace = self._parts.pace
+        wait = 0.0 if self._is_its_turn(delivery) else pace.take_domain(delivery.domain, time.monotonic())
+        if wait <= _SHORT_WAIT_SECONDS and (crowded := pace.admit(delivery.domain, time.monotonic())):
+            wait = crowded + random.random() * _TURN.total_seconds()
         if wait > _SHORT_WAIT_SECONDS:
             turn = self._parts.clock() + timedelta(seconds=wait)
             self._release(delivery, next_attempt_at=turn, reason=deliveries.PACED)
@@ -222,7 +222,7 @@ class Outbound:
         item = await self._compose(delivery, run, activity)
         if item is None:
             return
-        wait = max(wait, self._parts.pace.take(time.monotonic()))
+        wait = max(wait, pace.take(time.monotonic()))
         await self._sleep(wait, stopping)
         self._queue.put_nowait(item)
 
