@@ -467,6 +467,14 @@ def test_a_large_mail_whose_first_line_does_not_end_is_cut_within_it():
     assert small.content == b"A: 2\r\n\r\ntwo\r\n"
 
 
+def test_a_mail_over_the_limit_that_comes_together_with_the_one_before_is_cut():
+    lines = b"0123456789\r\n" * 90
+    both = b"+OK\r\nA: 1\r\n.\r\n+OK\r\n" + lines + b".\r\n"
+    (small, large), _, _ = run_script({"RETR 1": both, "RETR 2": SAY_NOTHING}, max_size_octets=1000)
+    assert (small.content, small.truncated) == (b"A: 1\r\n", False)
+    assert (large.content, large.truncated) == (lines[: 83 * 12], True)
+
+
 def test_of_a_mail_over_the_limit_no_more_is_kept_than_its_head():
     lines = b"0123456789\r\n" * 100_000
     script = {"RETR 1": b"+OK\r\n" + lines + b".\r\n"}
