@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from mailbound import lifecycle, tokens
-from mailbound.database import audience, bulk, tables, tally
+from mailbound.database import audience, bulk, engine, tables, tally
 from mailbound.database.deliveries import PACED, REPLY_LIMIT
 from mailbound.database.tables import activity, delivery, recipient, run
 from mailbound.database.tally import Place
@@ -125,7 +125,7 @@ def _those(connection: sa.Connection) -> sa.Select[Any]:
 def _write_at_once(
     connection: sa.Connection, replies: dict[int, str | None], ids: list[int], *, node_id: int, now: datetime
 ) -> Written:
-    accepted, marked = _WRITE.rows(
+    accepted, marked, number = _WRITE.rows(
         connection,
         accepted=list(replies),
         replies=list(replies.values()),
@@ -136,6 +136,7 @@ def _write_at_once(
         day=tokens.day_number(now),
         now=now,
     )[0]
+    connection.info[engine.NUMBER] = number
     return Written(accepted, marked)
 
 
@@ -164,7 +165,8 @@ def _write(connection: sa.Connection) -> sa.Select[Any]:
         _marking().where(bulk.listed(connection, delivery.c.id, "ids")).returning(delivery.c.id).cte("marked")
     )
     ids = (sa.func.array(sa.select(each.c.id).scalar_subquery()) for each in (accepted, marked))
-    return sa.select(*ids).add_cte(tallied)
+    number = sa.cast(sa.func.pg_current_xact_id(), sa.Text())
+    return sa.select(*ids, number).add_cte(tallied)
 
 
 _TALLIED = (("day", "day"), ("node", "node_id"))

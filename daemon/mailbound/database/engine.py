@@ -18,6 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
+from mailbound.database import bulk
 from mailbound.database.health import Health
 from mailbound.database.threads import Threads
 from mailbound.errors import DatabaseError, DiskFailed, InputError, MailboundError
@@ -32,6 +33,9 @@ _PATIENCE_SECONDS = (
 
 _UNEASY_SECONDS = 5
 """How long a transaction is tried again before anybody is told."""
+
+NUMBER = "mailbound.transaction"
+"""Under this word a function may leave in `connection.info` how PostgreSQL numbers its transaction, if it asked."""
 
 _IDLE_SECONDS = 30
 """How long a transaction may do nothing: a daemon only waits for statements, never in between."""
@@ -195,6 +199,7 @@ def _once(
     number: str | None = None
     try:
         with _held_connection(engine, held) as connection, connection.begin():
+            connection.info.pop(NUMBER, None)
             result = function(connection)
             number = _number(connection)
     except sa.exc.DBAPIError as error:
@@ -221,6 +226,8 @@ def _number(connection: sa.Connection) -> str | None:
     """Return how PostgreSQL numbers the transaction, None if it wrote nothing. SQLite loses no answer."""
     if connection.dialect.name == "sqlite":
         return None
+    if NUMBER in connection.info:
+        return str(connection.info[NUMBER])
     number = connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar_one()
     return None if number is None else str(number)
 
@@ -315,7 +322,7 @@ def _prepare_sqlite(engine: sa.Engine, *, begin: str, checkpoints: bool, cache_k
 
     @sa.event.listens_for(engine, "begin")
     def _begun(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
+        bulk.drive(connection, begin)
 
 
 def _reachable(database: str) -> None:
