@@ -29,6 +29,11 @@ def test_activity_show_says_which_limit_holds_now(tmp_path: Path) -> None:
             box.start()
             box.wait(lambda: box.run_state("spring") == "sending", "the run to begin")
             box.wait(lambda: _held_back(box) == "the rate of 5 a second", "the rate to be told")
+            waiting = box.counts("spring")
+            assert waiting["claimed"] <= 4 * 20, (
+                "few for each connection; all others lie in the database alone"
+            )
+            assert waiting["queued"] >= len(people) // 2
             box.cli("activity", "pause", "spring")
             assert _held_back(box) == "a pause; `mailbound activity resume` goes on"
             assert "held back by: a pause" in box.cli("activity", "show", "spring")
