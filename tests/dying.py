@@ -59,8 +59,8 @@ class FrailDatabase(Database):
         return result
 
 
-class _Here(Reader):
-    """Reads in this process, since the one that is to die must take nobody with it."""
+class Here(Reader):
+    """Reads in this process: one that is to die takes nobody with it, and none has to be started."""
 
     async def read_all(self, packed: Sequence[bytes]) -> list[Outcome]:
         """Return what each mail says."""
@@ -151,7 +151,7 @@ async def _fetch(database: Database, *, port: int, delete: bool) -> None:
 
 
 async def _record(database: Database) -> None:
-    await recorder_of(database, _Here()).record()
+    await recorder_of(database, Here()).record()
 
 
 def _die() -> None:
