@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 import command
 from box import Box
 from mailbound.database import inbound_mail, schema
+from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Understood
 from mailbound.model import Action, Kind
 from test_quarantine import forged, mail
@@ -168,7 +169,6 @@ def test_what_was_not_understood_is_shown_until_it_is_dropped(puzzled: Path) -> 
     assert puzzles(puzzled) == [
         "1 mail could not be read; see `mailbound bounce list --mail`",
         "2 mails not understood; see `mailbound bounce list --kind unrecognised`",
-        "what is unread, not understood, quarantined or held takes 88% of the budget for raw mail",
     ]
     assert command.run("bounce", "drop", "--mail", "1", config=puzzled).out == "1 mail dropped\n"
     assert puzzles(puzzled)[1] == "1 mail not understood; see `mailbound bounce list --kind unrecognised`"
@@ -179,6 +179,15 @@ def test_what_was_not_understood_is_shown_until_it_is_dropped(puzzled: Path) -> 
     assert [
         each["id"] for each in command.run("bounce", "list", "--mail", "--json", config=puzzled).json
     ] == [3]
+
+
+def test_the_doctor_says_when_there_is_no_room_for_more(puzzled: Path) -> None:
+    with closing(Database(f"sqlite:///{puzzled.parent}/mailbound.db")) as database:
+        for size, share in ((600, "88%"), (300, "117%; fetching has stopped")):
+            with database.begin() as connection:
+                mail(World(connection), size)
+            told = puzzles(puzzled)[-1].partition("takes ")[2]
+            assert told.replace(" of the budget for raw mail", "") == share
 
 
 @pytest.mark.parametrize(

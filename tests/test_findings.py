@@ -95,6 +95,14 @@ def test_each_recipient_is_a_finding_of_its_own() -> None:
     ]
 
 
+def test_a_report_without_a_token_that_names_a_thousand_counts_for_few() -> None:
+    crowd = tuple(RecipientReport(f"{number}@example.org", action=Action.FAILED) for number in range(1000))
+    signed = find(recipients=crowd, original_envelope_id=minted(Purpose.ENVID))
+    assert len(findings.worth_recording(find(recipients=crowd))) == findings.MOST_UNSIGNED
+    assert findings.worth_recording(signed) == signed
+    assert len(signed) == 1000
+
+
 def test_a_signed_report_without_a_recipient_speaks_of_its_delivery() -> None:
     (finding,) = find(recipients=(), delivered_to=address(minted(Purpose.RETURN_PATH)))
     assert (finding.addresses, finding.action, finding.verdict.category) == (

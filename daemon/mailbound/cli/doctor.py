@@ -191,7 +191,7 @@ def _mail(connection: sa.Connection, settings: Config) -> Iterator[_Finding]:
     share = inbound_mail.pinned_octets(connection) / settings.inbound.budget
     if share > _CROWDED:
         state: _State = "fault" if share >= 1 else "warning"
-        text = f"what is unread, not understood, quarantined or held takes {share:.0%} of the budget for raw mail"
+        text = f"what is unread, poison, quarantined or held takes {share:.0%} of the budget for raw mail"
         yield _Finding("inbound", state, f"{text}{'; fetching has stopped' if share >= 1 else ''}")
 
 

@@ -80,7 +80,7 @@ def _replay(
             with bounds.kept(f"mail {mail.id}"):
                 report = reading.read(content)
             arrived = findings.Arrived(mail.id, mail.store_id, mail.fetched_at)
-            found = findings.find(report, arrived, keys=keys, rules=rules)
+            found = findings.worth_recording(findings.find(report, arrived, keys=keys, rules=rules))
             differences += replaying.replay(
                 connection, mail.id, report, found, limits=limits, name=name, now=datetime.now(UTC)
             )

@@ -190,11 +190,11 @@ def _inbound(inbound: Inbound) -> Iterator[str]:
     yield f"Of a mail over {quantities.write_size(inbound.largest)} only the head is fetched and read."
     yield (
         f"Raw mail that was understood is purged after {_time(inbound.keep_for)}; what was not stays until a "
-        "person settles it."
+        "person drops it."
     )
     yield (
         f"When {quantities.write_size(inbound.budget)} of raw mail are kept, the oldest that was understood makes "
-        "room; if that is not enough, fetching stops and says so. Nothing is deleted unread."
+        "room, and last what was not; if that is not enough, fetching stops and says so. Nothing is deleted unread."
     )
 
 

@@ -261,6 +261,7 @@ _PUZZLING = sa.or_(
     inbound_mail.c.state == POISON,
     sa.and_(inbound_mail.c.state == READ, inbound_mail.c.kind == Kind.UNRECOGNISED),
 )
+_UNDERSTOOD = sa.and_(inbound_mail.c.state == READ, inbound_mail.c.kind != Kind.UNRECOGNISED)
 _WAITING = sa.exists().where(
     bounce.c.mail_id == inbound_mail.c.id,
     bounce.c.disposition.in_((Disposition.QUARANTINED.value, Disposition.HELD.value)),
@@ -294,15 +295,15 @@ def held_octets(connection: sa.Connection) -> int:
 
 
 def pinned_octets(connection: sa.Connection) -> int:
-    """Return how many octets make no room by themselves: unread, not understood, or waiting for a person."""
-    pinned = sa.or_(inbound_mail.c.state == NEW, _PUZZLING, _WAITING)
+    """Return how many octets make no room by themselves: unread, poison, or waiting for a person."""
+    pinned = sa.or_(inbound_mail.c.state.in_((NEW, POISON)), _WAITING)
     held = sa.select(sa.func.coalesce(sa.func.sum(HELD_OCTETS), 0)).select_from(_raw()).where(pinned)
     return int(connection.execute(held).scalar_one())
 
 
 def purge(connection: sa.Connection, *, before: datetime, limit: int = 1000) -> int:
     """Drop the raw bytes of understood mail fetched before `before`, the oldest first; return how many."""
-    old = _understood(limit).where(inbound_mail.c.fetched_at < before)
+    old = _first(limit, _UNDERSTOOD).where(inbound_mail.c.fetched_at < before)
     return _forget(connection, [row.id for row in connection.execute(old)])
 
 
@@ -317,10 +318,13 @@ class Room:
 def make_room(connection: sa.Connection, *, octets: int, limit: int = 1000) -> Room:
     """Drop the raw bytes of the oldest understood mail, until so many `octets` are gone, and return what went.
 
-    What was not read stays, what was not understood, and what waits for a person; so it may be less than asked for.
+    If there is none, what was not understood goes. What was not read stays, and what waits for a person; so it may be
+    less than asked for.
     """
+    understood = connection.execute(_first(limit, _UNDERSTOOD, sa.not_(_WAITING))).all()
+    rows = understood or connection.execute(_first(limit, inbound_mail.c.state == READ, sa.not_(_WAITING)))
     gone, freed = [], 0
-    for row in connection.execute(_understood(limit).where(sa.not_(_WAITING))):
+    for row in rows:
         if freed >= octets:
             break
         gone.append(row.id)
@@ -332,11 +336,11 @@ def _raw() -> sa.Join:
     return inbound_raw.join(inbound_mail, inbound_mail.c.id == inbound_raw.c.mail_id)
 
 
-def _understood(limit: int) -> sa.Select[Any]:
+def _first(limit: int, *which: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return (
         sa.select(inbound_mail.c.id, HELD_OCTETS.label("octets"))
         .select_from(_raw())
-        .where(inbound_mail.c.state == READ, inbound_mail.c.kind != Kind.UNRECOGNISED)
+        .where(*which)
         .order_by(inbound_raw.c.mail_id)
         .limit(limit)
     )

@@ -194,7 +194,7 @@ class Fetcher:
         return bool(kept or gone)
 
     async def _has_room(self) -> bool:
-        """Return whether another mail may be kept. The oldest that were understood make room for it."""
+        """Return whether another mail may be kept. What was read makes room for it, the oldest first."""
         database, store = self._parts.database, self._parts.store
         self._held_octets = await database.read(inbound_mail.held_octets)
         purged = 0

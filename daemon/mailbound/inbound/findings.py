@@ -26,6 +26,9 @@ PURPOSES = {
 _COMPLAINTS = frozenset({"abuse", "fraud", "opt-out", "virus"})
 """Feedback types that mean: no more of this. `not-spam` and `auth-failure` do not (RFC 6650 §4, RFC 6591)."""
 
+MOST_UNSIGNED = 10
+"""So many recipients of a report without a token count: a message of ours has one, a forgery may name a thousand."""
+
 _ABOUT_DELIVERIES = frozenset({Kind.BOUNCE, Kind.DELAY, Kind.SUCCESS})
 
 
@@ -60,6 +63,12 @@ def find(
         return [each._replace(doubt=why) for each in found]
     carriers = _carriers(frozenset(token.purpose for token in genuine))
     return [each._replace(carriers=carriers) for each in found]
+
+
+def worth_recording(found: Sequence[Finding]) -> Sequence[Finding]:
+    """Return all that a signed report says, and of an unsigned one what it says about the first few recipients."""
+    signed = [finding for finding in found if finding.evidence is not Evidence.UNSIGNED]
+    return signed or found[:MOST_UNSIGNED]
 
 
 def leave(text: str, *, keys: Mapping[int, tokens.Key], now: datetime) -> Finding | None:

@@ -209,8 +209,10 @@ def _record_all(
     connection: sa.Connection, reports: _Reports, how: _How
 ) -> list[tuple[Unread, Report, list[Recorded]]]:
     found = [
-        findings.find(
-            report, Arrived(mail.id, mail.store_id, mail.fetched_at), keys=how.keys, rules=how.rules
+        findings.worth_recording(
+            findings.find(
+                report, Arrived(mail.id, mail.store_id, mail.fetched_at), keys=how.keys, rules=how.rules
+            )
         )
         for mail, report in reports
     ]
