@@ -221,7 +221,7 @@ class Mail:
         if embedded:
             return tuple(embedded)
         below = (returned.unquoted(self._cut(part.text)[1].lstrip("\n")) for part in self.leaves)
-        return tuple(text.encode("utf-8", "replace") for text in below if text)
+        return tuple(text.encode("utf-8", "replace") for text in below if text.strip())
 
     @Once
     def targets(self) -> tuple[str, ...]:

@@ -220,6 +220,8 @@ def parse(raw: bytes) -> Part:
     raw = with_lf(raw[:SIZE_LIMIT]).lstrip(b"\n")
     if _SEPARATOR.match(raw):
         raw = raw.partition(b"\n")[2]
+    elif raw.startswith(b">From "):
+        raw = raw[1:]  # such a field, marked
     return Part(raw)
 
 
