@@ -41,6 +41,7 @@ _REFUSED_CHARSETS = frozenset(
 )
 
 _SEPARATOR = re.compile(rb">?From (?![ \t]*:)")  # of an mbox file; a field may have blanks before its colon
+_MARKED_FIELD = re.compile(rb"(?m)^>+(From[ \t]+:)")
 _MARKED_FROM = re.compile(r"(?m)^>+From ")  # what a mailbox file marks, once for each time that it lay in one
 _WIDE = re.compile(r"utf[-_]?(16|32)[-_]?((?:[bl]e)?)")
 
@@ -220,8 +221,6 @@ def parse(raw: bytes) -> Part:
     raw = with_lf(raw[:SIZE_LIMIT]).lstrip(b"\n")
     if _SEPARATOR.match(raw):
         raw = raw.partition(b"\n")[2]
-    elif raw.startswith(b">From "):
-        raw = raw[1:]  # such a field, marked
     return Part(raw)
 
 
@@ -235,6 +234,8 @@ def split_header(raw: bytes) -> tuple[bytes, bytes]:
     if raw.startswith(b"\n"):
         return b"", raw[1:]
     block, _, body = raw.partition(b"\n\n")
+    if b">From " in block:  # a field that an mbox file marked
+        block = _MARKED_FIELD.sub(rb"\1", block)
     return block, body
 
 
