@@ -33,7 +33,7 @@ log = structlog.get_logger()
 _BATCH = 200
 """A transaction; the next ones are read meanwhile, and what is sent has its turn between two of them."""
 
-_TAKEN = 3 * _BATCH
+_TAKEN = 10 * _BATCH
 _POLL_SECONDS = 2.0
 _PURGE_SECONDS = 3600.0
 
