@@ -10,6 +10,7 @@ standard parser only builds a tree; ours decodes what matters, and says what the
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -25,10 +26,17 @@ ROUNDS = 5
 SMALL_OCTETS = 4096
 
 
-def main(arguments: list[str]) -> None:
-    mails = [path.read_bytes() for path in _paths(arguments)]
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "path", nargs="*", help="a folder or a file of mail [default: the lines of standard input]"
+    )
+    try:
+        mails = [path.read_bytes() for path in _paths(parser.parse_args().path)]
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
     if not mails:
-        sys.exit("no mail to read: name a folder or files, or write their paths to standard input")
+        parser.error("no mail to read: name a folder or files, or write their paths to standard input")
     result = _measured(mails)
     if small := [raw for raw in mails if len(raw) < SMALL_OCTETS]:
         result["small"] = _measured(small)
@@ -79,4 +87,4 @@ def _paths(arguments: list[str]) -> Iterable[Path]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
