@@ -20,7 +20,7 @@ from mailbound.database import tables, tally
 from servers import need
 
 _DAY = timedelta(days=1)
-_PEOPLE = {f"person-{number}": f"person-{number}@remote.test" for number in range(90)}
+_PEOPLE = {f"person-{number}": f"person-{number}@remote.test" for number in range(60)}
 _RATE = 20
 _LIBRARIES = [
     *Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"),
