@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -46,8 +47,9 @@ def test_a_relay_that_blocks_us_halts_the_run_until_it_is_mended_and_resumed(tmp
             accepting = Point("server", r"250 2\.0\.0 Ok: queued")
             relay.smtp.at(accepting, block, times=1000)
             box.start()
-            box.wait(lambda: box.run_state("spring") == "halted", "it to halt")
-            (alarm,) = [event for event in box.events() if event["event"] == "run.halted"]
+            box.wait(lambda: _alarms(box), "it to halt, and to say so")
+            assert box.run_state("spring") == "halted"
+            (alarm,) = _alarms(box)
             assert alarm["level"] == "error"
             assert "failures blame us" in alarm["why"]
             box.wait(
@@ -62,3 +64,7 @@ def test_a_relay_that_blocks_us_halts_the_run_until_it_is_mended_and_resumed(tmp
             assert box.rows(sa.select(tables.recipient_status)) == []
             assert all(row.receive for row in box.rows(sa.select(tables.opt_in.c.receive)))
             assert box.stop() == 0
+
+
+def _alarms(box: Box) -> list[dict[str, Any]]:
+    return [event for event in box.events() if event["event"] == "run.halted"]
