@@ -21,6 +21,7 @@ from mailbound.errors import ConfigError, DiskFailed
 from mailbound.inbound import Reader
 from mailbound.node import BEAT_SECONDS, Node
 from mailbound.notify import Notifier
+from mailbound.processor import Processor
 
 log = structlog.get_logger()
 
@@ -35,15 +36,17 @@ DISK_FAULT = 74
 def run(path: Path) -> None:
     """Run the daemon until SIGTERM. Raises ConfigError or DatabaseError if it cannot start."""
     settings = config.load(path, secrets=True)
+    processor = Processor()  # before there are other threads
     logs.configure(settings.log, secrets=settings.secrets)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Service(path, settings).run())
+        runner.run(_Service(path, settings, processor).run())
 
 
 class _Service:
-    def __init__(self, path: Path, settings: Config) -> None:
+    def __init__(self, path: Path, settings: Config, processor: Processor) -> None:
         self._path = path
         self._settings = settings
+        self._processor = processor
         self._notifier = Notifier()
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
@@ -182,6 +185,7 @@ class _Service:
         """Tell systemd that we live, while every loop moves. A database that is locked is no reason to die."""
         interval = min(BEAT_SECONDS, self._notifier.watchdog_seconds / 2 or BEAT_SECONDS)
         while True:
+            self._processor.look()
             stuck = [
                 type(each).__name__
                 for each in self._loops

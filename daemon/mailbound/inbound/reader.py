@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from mailbound import reading
+from mailbound import processor, reading
 from mailbound.bounds import MEMORY_OCTETS, SECONDS, Unreadable
 from mailbound.reading import Report
 from mailbound.reading.structure import SIZE_LIMIT
@@ -92,6 +92,7 @@ class Reader:
         )
         with theirs:
             process.start()
+        processor.free(process.pid or 0)
         self._process = process
         if not self._pipe.poll(_START_SECONDS):
             raise EOFError
