@@ -51,6 +51,22 @@ def test_several_threads_run_at_the_same_time():
     assert sorted(with_threads(3, scenario)) == [0, 1, 2]
 
 
+def test_a_call_goes_to_the_thread_that_became_idle_last():
+    async def scenario(threads):
+        meeting = threading.Barrier(3)
+        await asyncio.gather(*(threads.call(lambda: meeting.wait(timeout=20)) for _ in range(3)))
+        return [await threads.call(threading.current_thread) for _ in range(20)]
+
+    assert len(set(with_threads(3, scenario)[1:])) == 1
+
+
+def test_calls_that_outnumber_the_threads_are_all_made():
+    async def scenario(threads):
+        return await asyncio.gather(*(threads.call(lambda n=n: n) for n in range(500)))
+
+    assert with_threads(3, scenario) == list(range(500))
+
+
 def test_a_call_that_is_cancelled_before_it_began_is_not_made():
     async def scenario(threads):
         begun, gate, made = threading.Event(), threading.Event(), []
