@@ -43,6 +43,8 @@ def fetcher_of(database: Database, opened: Any, **more: Any) -> Fetcher:
         "open": opened,
         "store": "main",
         "store_id": 1,
+        "host": "mail.example.org",
+        "account": "bounces",
         "poll": timedelta(hours=1),
         "delete": True,
         "budget_octets": 10**9,

@@ -73,6 +73,7 @@ def test_each_account_goes_its_own_pace_and_only_what_needs_a_person_alarms(
             assert box.stop() == 0
             (alarm,) = [each for each in box.events() if each["level"] == "error"]
             assert (alarm["event"], alarm["store"]) == ("mailbox.failed", "refused")
+            assert (alarm["host"], alarm["account"]) == ("localhost", "r***@sender.test"), "where to look"
             assert alarm["retry_in"] >= 300, "each try may bring the account nearer to a lock"
             assert _troubles(box, "refused") == [alarm], "so it was tried once"
             failed = [each for each in box.events() if each["event"] == "mailbox.failed"]

@@ -26,7 +26,7 @@ from mailbound.database.tables import delivery
 from reckoning import Reckoning
 from relay_process import RelayProcess
 from servers import need, need_root
-from servers.postgres import Postgres
+from servers.postgres import Postgres, Standby
 
 _PEOPLE = {f"person-{number}": f"person-{number}@domain-{number % 3}.test" for number in range(400)}
 _CONNECTIONS = 4
@@ -85,6 +85,16 @@ class Sending:
         assert self._reckoning.lost() == []
         assert self._reckoning.doubled <= doubled
         assert self.letters() == len(_PEOPLE) + self._reckoning.doubled
+
+    def finish_after_a_lag(self, *, unheard: int) -> None:
+        """See it go on, and everybody get their letter; those of which the database forgot once more."""
+        self.box.wait(lambda: self.box.run_state("spring") == "sent", "the run to be sent")
+        assert self.box.stop() == 0
+        assert self.box.counts("spring") == {"accepted": len(_PEOPLE)}
+        assert self.told().count("database.replaced") == 1
+        self._reckoning.at_end()
+        assert self._reckoning.lost() == []
+        assert 0 < self._reckoning.doubled <= unheard + _CONNECTIONS
 
     def failures(self) -> int:
         """Return how often the log told that the database failed."""
@@ -280,3 +290,35 @@ def test_who_sleeps_over_its_marks_sends_no_final_dot_when_it_wakes(
                 sending.box.signal(signal.SIGCONT)
                 sending.await_letters(slept + 20)
             sending.finish()
+
+
+def test_a_standby_that_heard_of_every_commit_takes_over(tmp_path: Path) -> None:
+    with Postgres(synchronous_commit="on") as primary, Standby(primary) as standby:
+        url = standby.url(primary.make())
+        primary.await_standby()
+        with _sending(tmp_path, url) as sending:
+            sending.box.start()
+            sending.await_letters(100)
+            primary.crash()
+            sending.stands_still()
+            standby.promote()
+            sending.finish()
+
+
+def test_a_standby_that_lags_takes_over_and_only_what_it_had_not_heard_of_is_sent_again(
+    tmp_path: Path,
+) -> None:
+    with Postgres(synchronous_commit="on") as primary, Standby(primary) as standby:
+        url = standby.url(primary.make())
+        with _sending(tmp_path, url) as sending:
+            sending.box.start()
+            sending.await_letters(100)
+            heard = sending.letters()
+            standby.crash()
+            sending.await_letters(heard + 120)
+            primary.crash()
+            sending.stands_still()
+            unheard = sending.letters() - heard
+            standby.start()
+            standby.promote()
+            sending.finish_after_a_lag(unheard=unheard)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -88,6 +89,55 @@ def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
 
     assert asyncio.run(write()) == "late"
     assert begun.is_set()
+    other.close()
+    database.close()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_reader_that_writes_on_what_is_no_longer_so_begins_anew_and_rests_before(
+    tmp_path: Path, times: int
+) -> None:
+    database = Database(f"sqlite:///{tmp_path}/m.db")
+    with database.begin() as connection:
+        _table(connection)
+    other = sqlite3.connect(tmp_path / "m.db", isolation_level=None, check_same_thread=False)
+    faults: list[str] = []
+    seen: list[list[str]] = []
+
+    def answer(connection: sa.Connection) -> str:
+        seen.append(_words(connection))
+        if len(faults) < times:
+            other.execute("INSERT INTO word VALUES (?)", (f"word {len(faults)}",))
+        try:
+            return _say(connection, "answer")
+        except sa.exc.OperationalError as error:
+            faults.append(getattr(error.orig, "sqlite_errorname", ""))
+            raise
+
+    begun = time.monotonic()
+    assert asyncio.run(database.read(answer)) == "answer"
+    assert faults == ["SQLITE_BUSY_SNAPSHOT"] * times
+    assert seen == [[f"word {number}" for number in range(count)] for count in range(times + 1)]
+    assert time.monotonic() - begun >= 0.05 * times, "it does not spin"
+    other.close()
+    database.close()
+
+
+def test_a_writer_has_the_database_to_itself_from_its_first_look(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/m.db")
+    with database.begin() as connection:
+        _table(connection)
+    other = sqlite3.connect(tmp_path / "m.db", isolation_level=None, check_same_thread=False, timeout=0)
+    seen: list[list[str]] = []
+
+    def answer(connection: sa.Connection) -> str:
+        seen.append(_words(connection))
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("INSERT INTO word VALUES ('meanwhile')")
+        return _say(connection, "answer")
+
+    assert asyncio.run(database.run(answer)) == "answer"
+    assert seen == [[]], "so it never looks at what is no longer so"
     other.close()
     database.close()
 

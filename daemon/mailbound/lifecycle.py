@@ -123,6 +123,9 @@ DELIVERY: Mapping[DeliveryState, Mapping[DeliveryEvent, DeliveryState]] = {
     _D.CLAIMED: {
         _V.MARK: _D.SENDING,
         _V.RELEASE: _D.QUEUED,
+        # A standby that lagged forgets a mark when it takes over; what the relay said of it counts all the same.
+        _V.ACCEPT: _D.ACCEPTED,
+        _V.LOSE: _D.UNKNOWN,
         _V.DEFER: _D.QUEUED,
         _V.REFUSE: _D.REFUSED,
         _V.EXPIRE: _D.EXPIRED,

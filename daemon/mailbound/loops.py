@@ -132,15 +132,17 @@ def _outbound(common: Common, where: _Where, rules: classify.Rules) -> Outbound:
 
 
 def _fetcher(common: Common, where: _Where, arrived: Callable[[], None]) -> Fetcher:
-    settings = common.settings
+    settings, inbox = common.settings, where.store.inbound
     return Fetcher(
         fetcher.Parts(
             database=common.database,
             open=functools.partial(sessions.open_mailbox, where.store, settings),
             store=where.name,
             store_id=where.store_id,
+            host=inbox.host,
+            account=inbox.username,
             poll=settings.inbound.poll,
-            delete=where.store.inbound.after_storing != "keep",
+            delete=inbox.after_storing != "keep",
             budget_octets=settings.inbound.budget,
             lease=common.lease(f"fetching {where.name}"),
             arrived=arrived,

@@ -24,7 +24,11 @@ _STEADY_BEATS = 3
 
 
 class Node:
-    """A member of those that share the work. `lost` is set when the others gave it up: then it has to join again."""
+    """A member of those that share the work.
+
+    `lost` is set when the others gave it up, or another server took over that may not know what it holds: then it has
+    to join again.
+    """
 
     def __init__(
         self,
@@ -46,15 +50,19 @@ class Node:
         self._holding = holding
         self._changed = changed
         self._steady = 0  # beats in a row
+        self._timeline = ""  # of the server that it joined
 
     async def join(self) -> None:
         """Become a new node. With SQLite nobody else can be alive, so what others held is taken over at once."""
         before = self.id
+        self._timeline = await self._database.read(nodes.timeline)
         self.id = await self._database.run(nodes.join, socket.gethostname(), now=self._clock())
         self.lost.clear()
         self._steady = 0
         if before:
             log.warning("node.rejoined", node=self.id, before=before)
+            # Nothing of it is on the wire any more: its loops have ended.
+            _tell(await self._database.run(recovery.take_over, [before], now=self._clock()))
         if self._database.is_sqlite:
             others = await self._database.run(nodes.others, but=self.id)
             _tell(await self._database.run(recovery.take_over, others, now=self._clock()))
@@ -70,6 +78,9 @@ class Node:
     async def beat(self) -> None:
         """Tell the others that we live, and look after them."""
         steady, self._steady = self._steady, 0
+        if self._timeline != (timeline := await self._database.read(nodes.timeline)):
+            log.warning("database.replaced", before=self._timeline, after=timeline)
+            await self._database.run(nodes.leave, self.id)
         alive = await self._database.run(nodes.beat, self.id, holding=self._holding())
         if alive is None:
             self.lost.set()

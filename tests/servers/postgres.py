@@ -74,19 +74,26 @@ class Postgres:
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
         """Return the URL of a database that nobody used before; it is dropped in the end."""
-        name = f"test{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name}")
+        name = self.make()
         try:
             yield f"postgresql+psycopg://{_USER}@127.0.0.1:{self.port}/{name}"
         finally:
             self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def make(self) -> str:
+        """Return the name of a database that nobody used before."""
+        name = f"test{next(self._numbers)}"
+        self._execute(f"CREATE DATABASE {name}")
+        return name
+
+    def await_standby(self) -> None:
+        """Acknowledge nothing from now on that no standby wrote down."""
+        self._execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self._execute("SELECT pg_reload_conf()")
+
     def _initialise(self) -> None:
         options = ["--no-sync", "--no-instructions", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]
-        command = [need("initdb"), *options, f"--pgdata={self.home}/data"]
-        subprocess.run(
-            command, check=True, capture_output=True, user=_USER, group=_USER, extra_groups=[], cwd=self.home
-        )
+        _run([need("initdb"), *options, f"--pgdata={self.home}/data"], self.home)
 
     def _answers(self) -> bool:
         # It listens before it lets anybody in.
@@ -104,3 +111,32 @@ class Postgres:
     def _execute(self, statement: str) -> None:
         with self._connect() as connection:
             connection.execute(statement)
+
+
+class Standby(Postgres):
+    """Follows another server, and can take over from it."""
+
+    def __init__(self, primary: Postgres) -> None:
+        """Follow `primary`, which runs, once it is opened."""
+        super().__init__(**primary._settings)
+        self._primary = primary
+
+    def promote(self) -> None:
+        """Follow nobody any more, and return when it can be written."""
+        self._execute("SELECT pg_promote()")
+
+    def url(self, name: str) -> str:
+        """Return the URL of a database, wherever it can be written: there or here."""
+        hosts = "&".join(f"host=127.0.0.1:{each.port}" for each in (self._primary, self))
+        return f"postgresql+psycopg://{_USER}@/{name}?{hosts}&target_session_attrs=read-write"
+
+    def _initialise(self) -> None:
+        source = ["--host=127.0.0.1", f"--port={self._primary.port}", f"--username={_USER}"]
+        options = ["--checkpoint=fast", "--no-sync", "--write-recovery-conf", f"--pgdata={self.home}/data"]
+        _run([need("pg_basebackup"), *source, *options], self.home)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    subprocess.run(
+        command, check=True, capture_output=True, user=_USER, group=_USER, extra_groups=[], cwd=folder
+    )

@@ -100,6 +100,17 @@ def standing(node_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     return sa.exists().where(node.c.id == node_id, node.c.lost_at.is_(None))
 
 
+def timeline(connection: sa.Connection) -> str:
+    """Return which history of its server the database has, "" for SQLite.
+
+    A standby of PostgreSQL that takes over begins a new one. It may lack the last of what was acknowledged.
+    """
+    if connection.dialect.name == "sqlite":
+        return ""
+    asked = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+    return str(connection.exec_driver_sql(asked).scalar_one())
+
+
 def _clock(connection: sa.Connection) -> datetime:
     """Return the time of the database: no two hosts have the same."""
     moment: datetime = connection.execute(sa.select(sa.func.now(type_=node.c.seen_at.type))).scalar_one()

@@ -46,6 +46,8 @@ class Parts:
     open: Callable[[], Awaitable[Mailbox]]
     store: str
     store_id: int
+    host: str
+    account: str  # the name by which it logs in there
     poll: timedelta
     delete: bool
     budget_octets: int
@@ -124,7 +126,14 @@ class Fetcher:
         alarm = not self._alarmed and (not passing or self._failures >= _ALARM_AFTER)
         self._alarmed = self._alarmed or alarm
         tell = log.error if alarm else log.warning
-        tell("mailbox.failed", store=self._parts.store, why=str(error), retry_in=round(wait, 1))
+        tell(
+            "mailbox.failed",
+            store=self._parts.store,
+            host=self._parts.host,
+            account=self._parts.account,
+            why=str(error),
+            retry_in=round(wait, 1),
+        )
         return wait
 
     def _recovered(self) -> None:
