@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
+import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
 import command
 from box import Box
+from mailbound.cli import bounce_views
 from mailbound.database import inbound_mail, schema
 from mailbound.database.inbound_mail import Arrival
 from mailbound.lifecycle import DeliveryState
@@ -107,6 +113,54 @@ def test_a_list_has_what_was_asked_for(config, options, count):
 def test_a_mail_that_was_not_read_yet_is_listed_as_new(config):
     lines = command.run("bounce", "list", "--mail", config=config).out.splitlines()
     assert lines[1].split()[0::4] == [kept(config), "new"]
+
+
+@pytest.mark.parametrize(
+    ("head", "sender"),
+    [
+        ("From: MAILER-DAEMON@mx.example.com", "mailer-daemon@mx.example.com"),
+        ("Return-Path: <bounce@x.test>\nFrom: Jo =?utf-8?q?=C3=84?= <jo@people.test>", "jo@people.test"),
+        ("Return-Path: <>\nSubject: nobody", "<>"),
+        ("Return-Path: <bounce@x.test>\nFrom: nobody", "<bounce@x.test>"),
+        ("Received: by mx\n" * 400 + "From: <far@down.test>", "far@down.test"),
+        ("Subject: nothing", ""),
+        ("From: \x1b[2J<a@b.test>", "a@b.test"),
+    ],
+    ids=["From", "name and path", "null path", "path", "far down", "none", "control"],
+)
+def test_a_list_of_mails_says_whom_each_is_from(tmp_path, database_url, head, sender):
+    content = head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + random.Random(1).randbytes(100_000)
+    with Box(tmp_path, url=database_url) as made:
+        schema.upgrade(made.database)
+        with made.database.begin() as connection:
+            World(connection)
+            inbound_mail.keep(connection, 1, [Arrival("1", content, len(content), truncated=False)], now=NOW)
+        config = tmp_path / "config.toml"
+        assert command.run("bounce", "list", "--mail", "--json", config=config).json[0]["sender"] == sender
+        assert sender in command.run("bounce", "list", "--mail", config=config).out
+
+
+@pytest.mark.parametrize(("width", "left"), [(100, {"fetched", "store"}), (80, {"store"}), (60, set())])
+def test_a_narrow_list_of_mails_keeps_whom_they_are_from_and_what_about(capsys, width, left):
+    packed = zlib.compress(b"From: <" + b"w" * 40 + b"@mailer.example.com>\n\n")
+    row = SimpleNamespace(
+        id=47,
+        store="main",
+        fetched_at=NOW,
+        kind="unrecognised",
+        state="read",
+        subject="q" * 50,
+        head=packed,
+    )
+    size = {"COLUMNS": str(width)}
+    with mock.patch.dict("os.environ", size), mock.patch("sys.stdout.isatty", return_value=True):
+        bounce_views.mails([row])
+    said = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert max(map(len, said.splitlines())) <= width
+    assert said.count("w") == 40
+    assert said.count("q") == 50
+    assert "unrecognised" in said
+    assert {"fetched", "store"} & set(said.split()) == left
 
 
 def test_an_empty_list_says_so(config):

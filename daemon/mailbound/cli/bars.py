@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,26 +40,26 @@ def table(
     total: Sequence[Any] = (),
     title: str = "",
     spare: Sequence[str] = (),
-    long: str = "",
+    long: str | Sequence[str] = (),
 ) -> None:
     """Print a table whose cells may be bars, with a line for the total below it.
 
-    A terminal that is too narrow for it is spared the columns in `spare`, as many of them as it must be. The column
-    `long`, else the first, holds what strangers chose, and is folded where there is no room for it.
+    A terminal that is too narrow for it is spared the columns in `spare`, as many of them as it must be. What strangers
+    chose stands in the columns `long`, else in the first, and is folded where there is no room for it.
     """
     lines = [list(row) for row in (*rows, total) if row]
     if not sys.stdout.isatty():
         terminal.table(columns, [[_plain(value) for value in line] for line in lines], title=title)
         return
     names = list(columns)
-    long = long or names[0]
+    strange = ((long,) if isinstance(long, str) else long) or names[:1]
     for name in spare:
-        if _width(names, lines, long) + _NARROWEST <= _columns():
+        if _width(names, lines, strange) + _NARROWEST <= _columns():
             break
         index = names.index(name)
         for line in (names, *lines):
             del line[index]
-    _draw(names, lines, title, long, totals=1 if total else 0)
+    _draw(names, lines, title, strange, totals=1 if total else 0)
 
 
 def percent(share: float | None) -> str:
@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
 
 
 def _draw(
-    columns: Sequence[str], lines: Sequence[Sequence[Any]], title: str, long: str, *, totals: int
+    columns: Sequence[str], lines: Sequence[Sequence[Any]], title: str, long: Collection[str], *, totals: int
 ) -> None:
     from rich import box
     from rich.table import Table
@@ -106,7 +106,7 @@ def _draw(
             Text(name),
             justify="right" if right else "left",
             overflow="fold",
-            no_wrap=name != long and index < len(columns) - 1,
+            no_wrap=name not in long and index < len(columns) - 1,
         )
     for number, line in enumerate(lines):
         last = len(lines) - totals
@@ -128,14 +128,15 @@ def _text(value: Any, width: int) -> Any:
     return Text(terminal.cell(value))
 
 
-def _width(columns: Sequence[str], lines: Sequence[Sequence[Any]], long: str) -> int:
-    """Return how wide a table is without its bar. Its column `long` is taken to be no longer than a name is."""
+def _width(columns: Sequence[str], lines: Sequence[Sequence[Any]], long: Collection[str]) -> int:
+    """Return how wide a table is without its bar. A column that is `long` counts as long as a name; two, less."""
     used = 2 * len(columns)
+    room = 2 * _NAME // (1 + len(long))
     for index, name in enumerate(columns):
         values = [line[index] for line in lines]
         if not any(isinstance(value, Bar) for value in values):
             widest = max(len(name), *(len(terminal.cell(_plain(value))) for value in values))
-            used += min(widest, _NAME) if name == long else widest
+            used += min(widest, room) if name in long else widest
     return used
 
 

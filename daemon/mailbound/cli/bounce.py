@@ -116,8 +116,8 @@ def list_(
         else:
             rows = bounces.recent(connection, which, limit=limit)
     if json:
-        names = bounce_views.MAIL if mails else bounce_views.BOUNCE
-        terminal.print_json([{name: getattr(row, name) for name in names} for row in rows])
+        plain = bounce_views.mail_as_json if mails else bounce_views.bounce_as_json
+        terminal.print_json([plain(row) for row in rows])
     elif not rows:
         terminal.say(f"there is no such {'mail' if mails else 'bounce'}")
     elif mails:

@@ -10,8 +10,8 @@ from mailbound.cli.bars import Styled
 from mailbound.cli.sheets import Fact
 from mailbound.model import Action, Disposition
 
-BOUNCE = ("id", "at", "address", "action", "status", "category", "evidence", "disposition", "why")
-MAIL = ("id", "store", "fetched_at", "state", "kind", "subject", "why")
+_BOUNCE = ("id", "at", "address", "action", "status", "category", "evidence", "disposition", "why")
+_MAIL = ("id", "store", "fetched_at", "state", "kind", "subject", "why")
 
 _WISHES = (Action.COMPLAINED, Action.UNSUBSCRIBED)  # no failure, so they have no category
 _STYLES: dict[str, str] = {
@@ -30,10 +30,28 @@ def bounces(rows: Sequence[Any]) -> None:
 
 def mails(rows: Sequence[Any]) -> None:
     """Print inbound mails, one a line; one that was not read has its state in place of its kind."""
-    columns = ("id", "store", "fetched", "kind", "subject")
-    bars.table(
-        columns, [(row.id, row.store, row.fetched_at, row.kind or row.state, row.subject) for row in rows]
-    )
+    columns = ("id", "store", "fetched", "kind", "from", "subject")
+    told = [
+        (row.id, row.store, row.fetched_at, row.kind or row.state, _sender(row), row.subject) for row in rows
+    ]
+    bars.table(columns, told, spare=("fetched", "store"), long=("from", "subject"))
+
+
+def mail_as_json(row: Any) -> dict[str, Any]:
+    """Return an inbound mail as plain values."""
+    return {name: getattr(row, name) for name in _MAIL} | {"sender": _sender(row)}
+
+
+def bounce_as_json(row: Any) -> dict[str, Any]:
+    """Return a bounce as plain values."""
+    return {name: getattr(row, name) for name in _BOUNCE}
+
+
+def _sender(row: Any) -> str:
+    from mailbound.database import inbound_mail
+    from mailbound.reading import mail
+
+    return mail.sender_of(inbound_mail.head(bytes(row.head)))
 
 
 def bounce(row: Any, effects: Sequence[Any], run: str) -> None:

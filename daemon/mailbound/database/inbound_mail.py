@@ -24,6 +24,10 @@ POISON = "poison"
 
 _AT_ONCE_OCTETS = 32 * 2**20
 
+_HEAD_OCTETS = 4096
+_READ_OCTETS = 65_536
+"""Of the beginning of a packed mail, and of what comes out of it: there the header stands, and no more is needed."""
+
 HELD_OCTETS = sa.case(
     (inbound_mail.c.truncated, sa.func.length(inbound_raw.c.content)), else_=inbound_mail.c.size_octets
 )
@@ -244,10 +248,11 @@ def _not_kept(mail_id: int) -> InputError:
 
 
 def recent(connection: sa.Connection, *, kinds: Sequence[str] = (), limit: int = 50) -> Sequence[Any]:
-    """Return kept mail, the latest first: its id, store, state, kind, subject, why and time."""
+    """Return kept mail, the latest first: its id, store, state, kind, subject, why, time, and its head for `head`."""
+    begins = sa.func.substr(inbound_raw.c.content, 1, _HEAD_OCTETS, type_=inbound_raw.c.content.type)
     query = (
-        sa.select(inbound_mail, store.c.name.label("store"))
-        .where(sa.exists().where(inbound_raw.c.mail_id == inbound_mail.c.id))
+        sa.select(inbound_mail, store.c.name.label("store"), begins.label("head"))
+        .join(inbound_raw, inbound_raw.c.mail_id == inbound_mail.c.id)
         .join(store, store.c.id == inbound_mail.c.store_id)
         .order_by(inbound_mail.c.id.desc())
         .limit(limit)
@@ -255,6 +260,11 @@ def recent(connection: sa.Connection, *, kinds: Sequence[str] = (), limit: int =
     if kinds:
         query = query.where(inbound_mail.c.kind.in_(kinds))
     return connection.execute(query).all()
+
+
+def head(packed: bytes) -> bytes:
+    """Return where a mail begins, of which `packed` is where it begins in the database."""
+    return zlib.decompressobj().decompress(packed, _READ_OCTETS)
 
 
 _PUZZLING = sa.or_(

@@ -277,6 +277,15 @@ class Mail:
         return paragraph.lstrip(">:) \t\r\n")[:2000]
 
 
+def sender_of(head: bytes) -> str:
+    """Return whom a mail is from, of which `head` is the beginning; "" if its header does not say.
+
+    That is the address in From, else in Sender, else the return path as the last host wrote it down.
+    """
+    mail = Mail(head)
+    return mail.sender or mail.headers.get("return-path")
+
+
 def _author(message: bytes) -> str:
     """Return who wrote a message that is given back, in lower case; "" if its header does not say."""
     return next(iter(field_values(split_header(message)[0], b"from")), "").lower()
