@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import traceback
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +22,7 @@ from mailbound import classify, config, mailbox, reading
 from mailbound.database.engine import Database
 from mailbound.database.leases import Lease
 from mailbound.inbound import Reader, Recorder, recorder
-from mailbound.inbound.reader import Outcome
+from mailbound.inbound.reader import Keys, Outcome, Packed, said
 from mailbound.mailbox import pop3
 from world import NODE, NOW
 
@@ -62,9 +61,9 @@ class FrailDatabase(Database):
 class Here(Reader):
     """Reads in this process: one that is to die takes nobody with it, and none has to be started."""
 
-    async def read_all(self, packed: Sequence[bytes]) -> list[Outcome]:
+    async def read_all(self, mails: Sequence[Packed], keys: Keys) -> list[Outcome]:
         """Return what each mail says."""
-        return [reading.read(zlib.decompress(one)) for one in packed]
+        return [said(reading.read, mail, keys) for mail in mails]
 
 
 def open_mailbox(port: int) -> Callable[[], Any]:
@@ -83,7 +82,6 @@ def recorder_of(database: Database, reader: Reader) -> Recorder:
     parts = recorder.Parts(
         database=database,
         reader=reader,
-        rules=classify.rules(),
         limits=config.Policy(),
         keep_for=timedelta(days=90),
         lease=Lease(database, "reading", node_id=NODE),

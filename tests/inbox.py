@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -11,12 +12,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mailbound import classify, config, reading
+from mailbound import config, reading
+from mailbound.bounds import Unreadable
 from mailbound.database import inbound_mail, schema, tables
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.database.leases import Lease
 from mailbound.inbound import Fetcher, Reader, Recorder, fetcher, recorder
+from mailbound.inbound.findings import Arrived, Said
 from mailbound.reading import Report
 from world import NODE, NOW, World
 
@@ -81,6 +84,14 @@ def read_or_die(raw: bytes) -> Report:
     return reading.read(raw)
 
 
+async def read(reader: Reader, content: bytes) -> Said:
+    """Return what one mail says. Raises Unreadable if it is more than the worker can bear."""
+    (outcome,) = await reader.read_all([(zlib.compress(content), Arrived(None, 1, NOW))], {})
+    if isinstance(outcome, Unreadable):
+        raise outcome
+    return outcome
+
+
 @asynccontextmanager
 async def recording(database: Database, *, seconds: float = 10.0) -> AsyncIterator[tuple[Recorder, Reader]]:
     """Give a recorder whose reader may take so long for a mail, and heeds the words of `read_or_die`."""
@@ -88,7 +99,6 @@ async def recording(database: Database, *, seconds: float = 10.0) -> AsyncIterat
     parts = recorder.Parts(
         database=database,
         reader=reader,
-        rules=classify.Rules.load(),
         limits=config.Policy(),
         keep_for=timedelta(days=90),
         lease=Lease(database, "reading", node_id=NODE),

@@ -141,7 +141,7 @@ def test_the_loop_is_awake_while_a_reader_hangs(sqlite_url: str) -> None:
         with inbox.database_at(sqlite_url) as database:
             inbox.arrive(database, _REPORT, _REPORT + b"\n")
             async with inbox.recording(database, seconds=1.0) as (one, reader):
-                await reader.read(_REPORT)
+                await inbox.read(reader, _REPORT)
                 assert reader._process is not None
                 os.kill(reader._process.pid, signal.SIGSTOP)
                 async with _heartbeat() as beats:

@@ -27,10 +27,10 @@ from mailbound.database import inbound_mail, leases, nodes, tables
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.errors import DatabaseError, MailboxError
-from mailbound.inbound import Fetcher, Reader
+from mailbound.inbound import Fetcher, Reader, recorder
+from mailbound.inbound.findings import Arrived, Said
 from mailbound.mailbox import SessionError, Trouble, pop3
 from mailbound.model import Kind
-from mailbound.reading import Report
 from mailbound.simulator import Simulator
 from scripted_pop3 import HANG_UP, ScriptedPop3
 from world import NOW
@@ -470,7 +470,7 @@ def test_a_mail_that_no_reader_bears_is_set_aside_and_the_rest_goes_on(
             inbox.arrive(database, inbox.MAIL % 1, bad, inbox.MAIL % 2)
             async with inbox.recording(database, seconds=seconds) as (one, reader):
                 with pytest.raises(Unreadable, match=f"reading it failed: {why}"):
-                    await reader.read(bad)
+                    await inbox.read(reader, bad)
                 seen = []
                 while await one.record():
                     seen.append([(mail.state, mail.attempts) for mail in inbox.mails(database)])
@@ -485,12 +485,40 @@ def test_a_mail_that_no_reader_bears_is_set_aside_and_the_rest_goes_on(
     asyncio.run(main())
 
 
+def test_many_mails_are_taken_bit_by_bit_and_each_is_recorded_once(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(recorder, "_BATCH", 2)
+        with inbox.database_at(sqlite_url) as database:
+            inbox.arrive(database, *(inbox.MAIL % number for number in range(11)))
+            async with inbox.recording(database) as (one, _):
+                assert [await one.record(), await one.record()] == [11, 0]
+            assert [(mail.state, mail.attempts) for mail in inbox.mails(database)] == [("read", 1)] * 11
+
+    asyncio.run(main())
+
+
+def test_a_mail_that_was_tried_before_is_read_alone(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(recorder, "_BATCH", 2)
+        with inbox.database_at(sqlite_url) as database:
+            inbox.arrive(database, *(inbox.MAIL % number for number in range(5)))
+            with database.begin() as connection:
+                tried = tables.inbound_mail.c.id.in_([1, 4])
+                connection.execute(tables.inbound_mail.update().where(tried).values(attempts=1))
+            async with inbox.recording(database) as (one, _):
+                assert [await one.record() for _ in range(5)] == [1, 2, 1, 1, 0]
+
+    asyncio.run(main())
+
+
 def test_a_reader_that_is_killed_from_outside_is_replaced_and_costs_no_mail_a_try(sqlite_url: str) -> None:
     async def main() -> None:
         with inbox.database_at(sqlite_url) as database:
             inbox.arrive(database, *(inbox.MAIL % number for number in range(3)))
             async with inbox.recording(database) as (one, reader):
-                await reader.read(inbox.MAIL % 0)
+                await inbox.read(reader, inbox.MAIL % 0)
                 process = reader._process
                 assert process is not None
                 assert process.pid is not None
@@ -568,10 +596,11 @@ def test_a_worker_that_needs_too_much_memory_does_not_take_the_machine_with_it()
         try:
             large = zlib.compress(inbox.MAIL % 1 + b"x" * 600_000_000, 1)
             greedy = zlib.compress(inbox.MAIL % 2 + b"devour!")
-            outcomes = await reader.read_all([large, greedy])
-            assert isinstance(outcomes[0], Report)
+            here = Arrived(None, 1, NOW)
+            outcomes = await reader.read_all([(large, here), (greedy, here)], {})
+            assert isinstance(outcomes[0], Said)
             assert re.search("MemoryError|killed", str(outcomes[1]))
-            assert (await reader.read(inbox.MAIL % 1)).subject == "mail 1"
+            assert (await inbox.read(reader, inbox.MAIL % 1)).subject == "mail 1"
         finally:
             reader.close()
 

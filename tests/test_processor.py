@@ -19,7 +19,10 @@ _several = pytest.mark.skipif(len(_ALLOWED) < 2, reason="there is one processor"
 
 _PRELUDE = """
 import asyncio, json, os, subprocess, sys, threading, time
+from datetime import UTC, datetime
+import zlib
 from mailbound.inbound import Reader
+from mailbound.inbound.findings import Arrived
 from mailbound.processor import Processor
 
 def where():
@@ -38,7 +41,8 @@ before.start()
 _READ = """
 processor = Processor()
 reader = Reader()
-asyncio.run(reader.read(b"Subject: hello\\r\\n\\r\\n"))
+mail = zlib.compress(b"Subject: hello\\r\\n\\r\\n"), Arrived(None, 1, datetime.now(UTC))
+asyncio.run(reader.read_all([mail], {}))
 print(json.dumps({"ours": where(), "reader": sorted(os.sched_getaffinity(reader._process.pid))}))
 reader.close()
 """

@@ -8,7 +8,8 @@ from mailbound import classify, tokens
 from mailbound.config import Policy
 from mailbound.database import erasing, inbound_mail, tables, token_keys
 from mailbound.database.inbound_mail import Arrival
-from mailbound.inbound import recorder
+from mailbound.inbound import findings, recorder
+from mailbound.inbound.findings import Arrived, Said
 from mailbound.model import Kind
 from mailbound.reading import RecipientReport, Report
 from mailbound.tokens import Purpose
@@ -23,14 +24,12 @@ def test_a_mail_that_cannot_be_recorded_leaves_the_others_alone(database_url: st
         inbound_mail.keep(here.connection, here.stores["main"], arrivals, now=NOW)
         mails = inbound_mail.take(here.connection, limit=10)
         subjects = ("first", _UNWRITABLE, "third")
-        reports = [
-            (mail, Report(Kind.ORDINARY, subject=subject))
+        understood = [
+            (mail, Said(Kind.ORDINARY, "", subject, "", ()))
             for mail, subject in zip(mails, subjects, strict=True)
         ]
-        done = recorder._record(
-            here.connection, reports, keys={}, rules=classify.rules(), limits=Policy(), now=NOW
-        )
-        assert [report.subject for _, report, _ in done.recorded] == ["first", "third"]
+        done = recorder._record(here.connection, understood, limits=Policy(), now=NOW)
+        assert [said.subject for _, said, _ in done.recorded] == ["first", "third"]
         ((failed, why),) = done.failed
         assert (failed.id, why.partition(":")[0]) == (mails[1].id, "UnicodeEncodeError")
         states = {row.id: row.state for row in inbound_mail.recent(here.connection)}
@@ -43,6 +42,17 @@ def test_a_mail_that_failed_twice_is_poison(database_url: str) -> None:
         inbound_mail.keep(here.connection, here.stores["main"], [arrival], now=NOW)
         tries = [inbound_mail.take(here.connection, limit=10) for _ in range(4)]
         assert [[mail.is_poison for mail in taken] for taken in tries] == [[False], [False], [True], []]
+
+
+def test_what_follows_was_never_tried_before(database_url: str) -> None:
+    with world(database_url) as here:
+        arrivals = [Arrival(str(number), b"%d" % number, 1, truncated=False) for number in range(4)]
+        inbound_mail.keep(here.connection, here.stores["main"], arrivals, now=NOW)
+        (first,) = inbound_mail.take(here.connection, limit=1)
+        following = inbound_mail.follow(here.connection, after=first.id, limit=2)
+        assert [(mail.content, mail.attempts) for mail in following] == [(b"1", 1), (b"2", 1)]
+        assert inbound_mail.follow(here.connection, after=first.id, limit=2) == []
+        assert [mail.id for mail in inbound_mail.take(here.connection, limit=4)] == [first.id]
 
 
 def test_what_is_taken_at_once_is_bounded_by_its_size(sqlite_url: str) -> None:
@@ -70,14 +80,9 @@ def test_what_comes_back_after_an_erasure_leaves_no_name_behind(database_url: st
             delivered_to=(f"bounces+{token}@example.com",),
             subject="About anna",
         )
-        done = recorder._record(
-            here.connection,
-            [(mail, report)],
-            keys={key.id: key},
-            rules=classify.rules(),
-            limits=Policy(),
-            now=NOW,
-        )
+        arrived = Arrived(mail.id, mail.store_id, mail.fetched_at)
+        said = findings.understand(report, arrived, keys={key.id: key}, rules=classify.rules())
+        done = recorder._record(here.connection, [(mail, said)], limits=Policy(), now=NOW)
         assert len(done.recorded) == 1
         bounce = here.connection.execute(sa.select(tables.bounce)).one()
         assert (bounce.evidence, bounce.address, bounce.diagnostic) == ("signed", "", "")

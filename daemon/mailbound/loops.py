@@ -72,7 +72,6 @@ def build(
         recorder.Parts(
             database=database,
             reader=reader,
-            rules=rules,
             limits=settings.policy,
             keep_for=settings.inbound.keep_for,
             lease=common.lease("reading"),

@@ -54,7 +54,7 @@ class Arrival:
     @cached_property
     def packed(self) -> bytes:
         """Return it as it lies in the database. Whoever asks before the transaction makes that shorter."""
-        return zlib.compress(self.content)
+        return zlib.compress(self.content, 1)
 
     @property
     def held_octets(self) -> int:
@@ -125,30 +125,51 @@ def take(connection: sa.Connection, *, limit: int) -> list[Unread]:
     What had its tries is set aside, and given for the last time, to be told of. What was tried before is given alone:
     whatever a crash cuts off, no mail becomes suspect for the company it keeps.
     """
-    found = _OLDEST.rows(connection, limit=limit)
-    octets = itertools.accumulate(size for _, _, size in found)
-    untried = itertools.takewhile(
-        lambda pair: pair[0][1] == 0 and pair[1] <= _AT_ONCE_OCTETS, zip(found, octets, strict=True)
-    )
-    chosen = [mail for mail, _ in untried] or found[:1]
-    if not chosen:
-        return []
-    ids = bulk.packed(connection, [mail_id for mail_id, _, _ in chosen])
-    _COUNTED.execute(connection, ids=ids)
-    mails = [
-        Unread(mail_id, store_id, bulk.moment(fetched_at), attempts, bytes(content))
-        for mail_id, store_id, fetched_at, attempts, content in _TAKEN.rows(connection, ids=ids)
-    ]
+    found = _OLDEST.rows(connection, after=0, limit=limit)
+    mails = _count(connection, _untried(found) or found[:1])
     poisonous = [mail.id for mail in mails if mail.is_poison]
     if poisonous:
         poison(connection, poisonous, why=f"reading it failed {TRIES} times")
     return mails
 
 
+def follow(connection: sa.Connection, *, after: int, limit: int) -> list[Unread]:
+    """Return new mail that came after the mail `after`, as `take` does; none if the first one was tried before."""
+    return _count(connection, _untried(_OLDEST.rows(connection, after=after, limit=limit)))
+
+
+def _untried(found: Sequence[_Size]) -> Sequence[_Size]:
+    """Return the first mails up to one that was tried before, or to what may lie in memory."""
+    octets = itertools.accumulate(size for _, _, size in found)
+    untried = itertools.takewhile(
+        lambda pair: pair[0][1] == 0 and pair[1] <= _AT_ONCE_OCTETS, zip(found, octets, strict=True)
+    )
+    return [mail for mail, _ in untried]
+
+
+def _count(connection: sa.Connection, chosen: Sequence[_Size]) -> list[Unread]:
+    """Count a try of mails, and return them."""
+    if not chosen:
+        return []
+    ids = bulk.packed(connection, [mail_id for mail_id, _, _ in chosen])
+    _COUNTED.execute(connection, ids=ids)
+    return [
+        Unread(mail_id, store_id, bulk.moment(fetched_at), attempts, bytes(content))
+        for mail_id, store_id, fetched_at, attempts, content in _TAKEN.rows(connection, ids=ids)
+    ]
+
+
+_Size = tuple[Any, ...]
+"""The id of a mail, how often it was tried, and how large it is."""
+
+
 def _oldest(_: sa.Connection) -> sa.Select[Any]:
     return (
         sa.select(inbound_mail.c.id, inbound_mail.c.attempts, inbound_mail.c.size_octets)
-        .where(inbound_mail.c.state == NEW)
+        .where(
+            inbound_mail.c.state == NEW,
+            inbound_mail.c.id > sa.bindparam("after", type_=inbound_mail.c.id.type),
+        )
         .order_by(inbound_mail.c.id)
         .limit(sa.bindparam("limit", type_=sa.Integer()))
         .with_for_update(skip_locked=True)

@@ -40,6 +40,26 @@ class Arrived(NamedTuple):
     at: datetime
 
 
+class Said(NamedTuple):
+    """What a mail says: what it is, and what is worth recording of it."""
+
+    kind: Kind
+    part: str  # who spoke, as in a report
+    subject: str
+    why: str
+    found: Sequence[Finding]
+
+
+def understand(
+    report: Report, arrived: Arrived, *, keys: Mapping[int, tokens.Key], rules: classify.Rules
+) -> Said:
+    """Return what is to be recorded of a mail. A bounce that says nothing of anybody is not recognised."""
+    found = worth_recording(find(report, arrived, keys=keys, rules=rules))
+    unrecognised = report.kind is Kind.BOUNCE and not found
+    kind = Kind.UNRECOGNISED if unrecognised else report.kind
+    return Said(kind, report.part, report.subject, report.why, found)
+
+
 def find(
     report: Report, arrived: Arrived, *, keys: Mapping[int, tokens.Key], rules: classify.Rules
 ) -> list[Finding]:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import resource
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from mailbound import processor, reading
+from mailbound import classify, processor, reading, tokens
 from mailbound.bounds import MEMORY_OCTETS, SECONDS, Unreadable
+from mailbound.inbound import findings
+from mailbound.inbound.findings import Arrived, Said
 from mailbound.reading import Report
 from mailbound.reading.structure import SIZE_LIMIT
 
 _START_SECONDS = 30.0
-_TOGETHER = 50
-_TOGETHER_OCTETS = 262_144  # of compressed mail
+_TOGETHER = 400
+_TOGETHER_OCTETS = 524_288  # of compressed mail
 
 
-Outcome = Report | Unreadable
+Outcome = Said | Unreadable
+Packed = tuple[bytes, Arrived]
+"""A compressed mail, and where it came from."""
+
+Keys = Mapping[int, tokens.Key]
+_Asked = tuple[Sequence[Packed], Keys]
 
 
 class Reader:
@@ -36,39 +44,32 @@ class Reader:
         self._pipe: Connection | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
 
-    async def read(self, content: bytes) -> Report:
-        """Return what a mail says. Raises Unreadable if it is more than the worker can bear."""
-        (outcome,) = await self.read_all([zlib.compress(content)])
-        if isinstance(outcome, Unreadable):
-            raise outcome
-        return outcome
-
-    async def read_all(self, packed: Sequence[bytes]) -> list[Outcome]:
-        """Return what each of many compressed mails says, or why it cannot be read."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read_all, packed)
+    async def read_all(self, mails: Sequence[Packed], keys: Keys) -> list[Outcome]:
+        """Return what each of many mails says, or why it cannot be read; `keys` tell which tokens are ours."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read_all, mails, keys)
 
     def close(self) -> None:
         """End the worker."""
         self._thread.shutdown()
         self._end()
 
-    def _read_all(self, packed: Sequence[bytes]) -> list[Outcome]:
-        return [outcome for some in _chunks(packed) for outcome in self._read_some(some)]
+    def _read_all(self, mails: Sequence[Packed], keys: Keys) -> list[Outcome]:
+        return [outcome for some in _chunks(mails) for outcome in self._read_some(some, keys)]
 
-    def _read_some(self, packed: Sequence[bytes]) -> list[Outcome]:
+    def _read_some(self, mails: Sequence[Packed], keys: Keys) -> list[Outcome]:
         """Read some mails by one message. If that goes wrong, each is read alone, to know by which of them."""
-        told = self._ask(packed)
+        told = self._ask((mails, keys))
         if isinstance(told, list):
             return told
-        if len(packed) == 1:
+        if len(mails) == 1:
             return [Unreadable(f"reading it failed: {told}")]
-        return [outcome for one in packed for outcome in self._read_some([one])]
+        return [outcome for one in mails for outcome in self._read_some([one], keys)]
 
-    def _ask(self, packed: Sequence[bytes]) -> list[Outcome] | str:
+    def _ask(self, asked: _Asked) -> list[Outcome] | str:
         """Return what the worker answers, or what is wrong with it, which is its end."""
         try:
             pipe = self._worker()
-            pipe.send(packed)
+            pipe.send(asked)
             if pipe.poll(self._seconds):
                 answer: list[Outcome] | str = pipe.recv()
                 if isinstance(answer, list):
@@ -108,16 +109,17 @@ class Reader:
         self._process = self._pipe = None
 
 
-def _chunks(packed: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+def _chunks(mails: Sequence[Packed]) -> Iterator[Sequence[Packed]]:
     """Yield the mails in order, few enough at once."""
-    some: list[bytes] = []
+    some: list[Packed] = []
     octets = 0
-    for one in packed:
-        if some and (len(some) == _TOGETHER or octets + len(one) > _TOGETHER_OCTETS):
+    for mail in mails:
+        size = len(mail[0])
+        if some and (len(some) == _TOGETHER or octets + size > _TOGETHER_OCTETS):
             yield some
             some, octets = [], 0
-        some.append(one)
-        octets += len(one)
+        some.append(mail)
+        octets += size
     if some:
         yield some
 
@@ -125,11 +127,20 @@ def _chunks(packed: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 def _serve(pipe: Connection, read: Callable[[bytes], Report]) -> None:
     """Read mail from the pipe until it closes."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_OCTETS, MEMORY_OCTETS))
+    classify.rules()
+    gc.freeze()  # what is there now stays, and need not be looked through again
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         pipe.send("ready")
         while True:
-            packed = pipe.recv()
+            mails, keys = pipe.recv()
             try:
-                pipe.send([read(zlib.decompressobj().decompress(one, SIZE_LIMIT)) for one in packed])
+                pipe.send([said(read, mail, keys) for mail in mails])
             except (MemoryError, RecursionError) as error:
                 pipe.send(type(error).__name__)
+
+
+def said(read: Callable[[bytes], Report], mail: Packed, keys: Keys) -> Said:
+    """Return what a mail says, read by `read`."""
+    packed, arrived = mail
+    report = read(zlib.decompressobj().decompress(packed, SIZE_LIMIT))
+    return findings.understand(report, arrived, keys=keys, rules=classify.rules())
