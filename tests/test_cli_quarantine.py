@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,10 +14,13 @@ import pytest
 
 import command
 from box import Box
-from mailbound.database import inbound_mail, schema
+from mailbound.cli import quarantining
+from mailbound.database import inbound_mail, quarantine, schema
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Understood
+from mailbound.errors import InputError
 from mailbound.model import Action, Kind
+from servers import need
 from test_quarantine import forged, mail
 from world import NOW, World
 
@@ -126,6 +132,36 @@ def test_what_is_dropped_is_gone(config: Path) -> None:
     ]
     command.run("bounce", "drop", "3", config=config)
     assert command.run("bounce", "quarantine", config=config).out == "the quarantine is empty\n"
+
+
+_TWO_AT_ONCE = (
+    "from mailbound import cli; from mailbound.cli import quarantining; quarantining._AT_ONCE = 2; cli.main()"
+)
+
+
+def test_a_drop_that_was_killed_is_finished_by_the_next(config: Path) -> None:
+    with closing(Database(f"sqlite:///{config.parent}/mailbound.db")) as database, database.begin() as made:
+        here = World(made)
+        for _ in range(3):
+            forged(here, mail=mail(here, 100))
+    killed = "inject=fdatasync:signal=SIGKILL:when=3"  # in the commit of its second transaction, of three
+    strace = [need("strace"), "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", killed]
+    drop = [sys.executable, "-c", _TWO_AT_ONCE, "--config", str(config), "bounce", "drop", "--all"]
+    environment = {**os.environ, "RELAY_PASSWORD": "secret", "MAILBOX_PASSWORD": "secret"}
+    subprocess.run([*strace, *drop], env=environment, capture_output=True, check=False)
+    kept = len(left(config)) - 1  # the wish stays
+    assert kept in {1, 3}, "some are gone whole"
+    said = command.run("bounce", "drop", "--all", config=config).out.splitlines()
+    assert said[0] == f"{kept} report{'s' * (kept > 1)} dropped"
+
+
+def test_what_was_settled_meanwhile_keeps_no_other_from_being_dropped(config: Path) -> None:
+    command.run("bounce", "accept", "1", config=config)
+    with closing(Database(f"sqlite:///{config.parent}/mailbound.db")) as database:
+        with pytest.raises(InputError, match="report 1 is not in quarantine but applied"):
+            quarantining._drop(database, [1, 2], quarantine.drop, lenient=False)
+        assert quarantining._drop(database, [1, 2], quarantine.drop, lenient=True) == 1
+    assert left(config) == [3]
 
 
 def test_the_doctor_says_how_full_it_is(untouched: Path) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mailbound.cli import quarantine_views, terminal
 from mailbound.errors import InputError
+
+if TYPE_CHECKING:
+    from mailbound.database.engine import Database
+
+_AT_ONCE = 500
+"""How many reports one transaction drops: a daemon that records others does not wait for long."""
 
 Numbers = Annotated[list[int], typer.Argument(metavar="NUMBER...", help="The numbers of reports.")]
 DryRun = Annotated[
@@ -95,16 +103,35 @@ def drop(
 
     if bool(numbers) == everything:
         raise InputError(f"say which: numbers of {'mails' if mail else 'reports'}, or --all")
-    with terminal.open_database(context) as database, database.begin() as connection:
-        if everything and mail:
-            numbers = [row.id for row in inbound_mail.puzzling(connection)]
-        elif everything:
-            numbers = quarantine.numbers(connection, wishes=False)
+    with terminal.open_database(context) as database:
+        with database.look() as connection:
+            if everything and mail:
+                numbers = [row.id for row in inbound_mail.puzzling(connection)]
+            elif everything:
+                numbers = quarantine.numbers(connection, wishes=False)
+            left = quarantine.numbers(connection, wishes=True) if everything and not mail else []
         chosen = list(dict.fromkeys(numbers or ()))
-        for number in chosen:
-            (inbound_mail.drop if mail else quarantine.drop)(connection, number, who=terminal.who())
-        left = quarantine.numbers(connection, wishes=True) if everything and not mail else []
-    terminal.say(f"{terminal.counted(len(chosen), 'mail' if mail else 'report')} dropped")
+        drop_one = inbound_mail.drop if mail else quarantine.drop
+        count = _drop(database, chosen, drop_one, lenient=everything)
+    terminal.say(f"{terminal.counted(count, 'mail' if mail else 'report')} dropped")
     if left:
         wishes = terminal.counted(len(left), "wish to unsubscribe is", "wishes to unsubscribe are")
         terminal.say(f"{wishes} left (mailbound bounce quarantine --wishes)")
+
+
+def _drop(database: Database, numbers: Sequence[int], drop_one: Callable[..., None], *, lenient: bool) -> int:
+    """Drop one after the other, some at a time, and return how many; what a break leaves is still there.
+
+    A `lenient` one passes over what was settled since we looked.
+    """
+    who, count = terminal.who(), 0
+    with terminal.progress("dropping", len(numbers)) as advance:
+        for start in range(0, len(numbers), _AT_ONCE):
+            some = numbers[start : start + _AT_ONCE]
+            with database.begin() as connection:
+                for number in some:
+                    with contextlib.suppress(*([InputError] if lenient else [])):
+                        drop_one(connection, number, who=who)
+                        count += 1
+            advance(len(some))
+    return count
