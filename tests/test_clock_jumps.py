@@ -20,8 +20,10 @@ from mailbound.database import tables, tally
 from servers import need
 
 _DAY = timedelta(days=1)
-_PEOPLE = {f"person-{number}": f"person-{number}@remote.test" for number in range(60)}
-_RATE = 20
+_PEOPLE = {
+    f"person-{number}": f"person-{number}@remote.test" for number in range(100)
+}  # more than are claimed ahead
+_RATE = 40
 _LIBRARIES = [
     *Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"),
     Path("/usr/lib/faketime/libfaketimeMT.so.1"),

@@ -18,7 +18,7 @@ from mailbound.config import Breaker
 from mailbound.database import activities, leases, nodes, runs, schema, tables
 from mailbound.database.engine import Database
 from mailbound.database.leases import Lease
-from mailbound.lifecycle import RunEvent, RunState
+from mailbound.lifecycle import DeliveryState, RunEvent, RunState
 from mailbound.scheduler import Parts, Scheduler
 from world import NODE, NOW, World
 
@@ -433,3 +433,42 @@ def test_a_run_that_sends_again_keeps_nobody_waiting_unless_it_was_stopped(
         stage.tick(NOW + 2 * HOUR)
         _, second, _ = (state for _, state in stage.runs())
         assert second == ("scheduled" if stopped else "sending")
+
+
+# --- a clock that is set back ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("attempt", "reason", "due", "then"),
+    [
+        pytest.param(0, None, timedelta(), -HOUR, id="not tried"),
+        pytest.param(0, "paced", timedelta(seconds=20), -HOUR, id="given a turn"),
+        pytest.param(0, None, 5 * HOUR, 5 * HOUR, id="before its hours"),
+        pytest.param(1, None, HOUR / 2, HOUR / 2, id="tried"),
+    ],
+)
+@pytest.mark.parametrize("event", [None, RunEvent.PAUSE], ids=["sending", "paused"])
+def test_a_clock_that_is_set_back_lets_nobody_wait_who_was_not_tried(
+    database_url: str,
+    tmp_path: Path,
+    *,
+    attempt: int,
+    reason: str | None,
+    due: timedelta,
+    then: timedelta,
+    event: RunEvent | None,
+) -> None:
+    with staged(database_url, tmp_path) as stage:
+        stage.plan()
+        stage.tick(times=3)
+        if event:
+            stage.move(event)
+        queued = tables.delivery.c.state == DeliveryState.QUEUED
+        values = {"attempt": attempt, "reason": reason, "next_attempt_at": NOW + due}
+        with stage.database.begin() as connection:
+            assert connection.execute(tables.delivery.update().where(queued).values(values)).rowcount == 2
+        stage.tick(NOW - HOUR)
+        with stage.database.look() as connection:
+            query = sa.select(tables.delivery.c.next_attempt_at, tables.delivery.c.reason).where(queued)
+            found = connection.execute(query.distinct()).all()
+        assert found == [(NOW + then, None)]

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -47,6 +47,10 @@ _MOST_PLANNED = 1000
 _JUMP = timedelta(minutes=1)
 """How much more or less of the day may have passed than time, before the log is told that somebody set the clock."""
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_FROZEN = (RunState.SENDING, RunState.PAUSED, RunState.HALTED)
+"""The states in which a run has an audience that is not sent yet."""
+
 _FAR = timedelta(days=36_500)
 
 
@@ -71,6 +75,7 @@ class Scheduler:
         self._up_to_date = False  # what is planned was held to the time zones of now
         self._freezing = False  # there is more to freeze, so the next tick comes at once
         self._epoch: datetime | None = None  # when the machine was started, by the time of the last tick
+        self._was = _NEVER  # what the clock said before it was set back
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -92,6 +97,7 @@ class Scheduler:
         """Do everything that is to be done now; of an audience, freeze one chunk."""
         now = self._parts.clock()
         self._watch_clock(now)
+        await self._recall(now)
         if not self._up_to_date:
             for name, due in (await self._parts.database.run(_replan, now)).items():
                 log.warning("activity.replanned", activity=name, due=due.isoformat())
@@ -118,7 +124,17 @@ class Scheduler:
         epoch = now - timedelta(seconds=time.clock_gettime(time.CLOCK_BOOTTIME))
         if self._epoch is not None and abs(epoch - self._epoch) > _JUMP:
             log.warning("clock.jumped", seconds=round((epoch - self._epoch).total_seconds()))
+            if epoch < self._epoch:
+                self._was = max(self._was, now + (self._epoch - epoch) + _JUMP)
         self._epoch = epoch
+
+    async def _recall(self, now: datetime) -> None:
+        """Let nobody wait until a clock that was set back has caught up: what was due then is due now."""
+        if self._was > now:
+            for run in await self._parts.database.read(runs.in_state, *_FROZEN):
+                while await self._parts.database.run(remaining.recall, run.id, now=now, until=self._was):
+                    self.ticked_at = time.monotonic()
+        self._was = _NEVER
 
     @staticmethod
     async def _unless_overtaken(step: Callable[[Run], Awaitable[None]], run: Run) -> None:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from mailbound import lifecycle
 from mailbound.database import tally
+from mailbound.database.deliveries import PACED
 from mailbound.database.tables import delivery
 from mailbound.lifecycle import DeliveryEvent, DeliveryState
 
@@ -44,6 +45,30 @@ def sweep(
         count += 1
     moves.write(connection, node_id=0, now=now)
     return count
+
+
+def recall(
+    connection: sa.Connection, run_id: int, *, now: datetime, until: datetime, limit: int = _SWEEP
+) -> int:
+    """Let deliveries be due now that nobody tried, of those due `until` then: the clock was set back.
+
+    Return how many that were, up to `limit`. Whoever has a turn in the rate of a domain is given a new one.
+    """
+    some = (
+        sa.select(delivery.c.id)
+        .where(
+            delivery.c.run_id == run_id,
+            delivery.c.state == DeliveryState.QUEUED,
+            delivery.c.attempt == 0,
+            delivery.c.next_attempt_at > now,
+            delivery.c.next_attempt_at <= until,
+        )
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    values = {"next_attempt_at": now, "reason": sa.func.nullif(delivery.c.reason, PACED)}
+    due = delivery.update().where(delivery.c.id.in_(some.scalar_subquery())).values(values)
+    return connection.execute(due).rowcount
 
 
 def next_due(connection: sa.Connection, run_id: int) -> datetime | None:
