@@ -345,6 +345,30 @@ def test_the_oldest_understood_mail_makes_room_first(database_url: str) -> None:
     asyncio.run(main())
 
 
+def test_poison_takes_room_until_it_is_dropped_and_the_alarm_says_how_much(database_url: str) -> None:
+    poison, ordinary = inbox.MAIL % 1 + b"die!", inbox.MAIL % 2
+
+    async def main() -> None:
+        with inbox.database_at(database_url) as database, capture_logs() as logged:
+            inbox.arrive(database, poison, ordinary)
+            async with inbox.recording(database) as (one, _), _mailbox(1) as simulator:
+                await inbox.record_all(one, database)
+                fetch = _fetcher(database, simulator.pop3_port, budget_octets=len(poison)).fetch
+                for _ in range(2):
+                    assert not await fetch()
+                assert (len(simulator.maildrop), inbox.kept(database)) == (1, [poison])
+                with database.begin() as connection:
+                    (row,) = inbound_mail.puzzling(connection)
+                    inbound_mail.drop(connection, row.id, who="ada")
+                await fetch()
+                assert len(simulator.maildrop) == 0
+        told = [each for each in logged if each["event"].startswith("mailbox")]
+        assert [each["event"] for each in told] == ["mailbox.budget_exceeded", "mailbox.recovered"]
+        assert (told[0]["held_octets"], told[0]["poison_octets"]) == (len(poison), len(poison))
+
+    asyncio.run(main())
+
+
 async def _held(database: Database) -> int:
     return await database.read(inbound_mail.held_octets)
 

@@ -321,14 +321,21 @@ def drop(connection: sa.Connection, mail_id: int, *, who: str) -> None:
 
 def held_octets(connection: sa.Connection) -> int:
     """Return how many octets of raw mail are kept."""
-    held = sa.select(sa.func.coalesce(sa.func.sum(HELD_OCTETS), 0)).select_from(_raw())
-    return int(connection.execute(held).scalar_one())
+    return _octets(connection)
 
 
 def pinned_octets(connection: sa.Connection) -> int:
     """Return how many octets make no room by themselves: unread, poison, or waiting for a person."""
-    pinned = sa.or_(inbound_mail.c.state.in_((NEW, POISON)), _WAITING)
-    held = sa.select(sa.func.coalesce(sa.func.sum(HELD_OCTETS), 0)).select_from(_raw()).where(pinned)
+    return _octets(connection, sa.or_(inbound_mail.c.state.in_((NEW, POISON)), _WAITING))
+
+
+def poison_octets(connection: sa.Connection) -> int:
+    """Return how many octets of poison are kept: they go only when a person drops them."""
+    return _octets(connection, inbound_mail.c.state == POISON)
+
+
+def _octets(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> int:
+    held = sa.select(sa.func.coalesce(sa.func.sum(HELD_OCTETS), 0)).select_from(_raw()).where(*which)
     return int(connection.execute(held).scalar_one())
 
 

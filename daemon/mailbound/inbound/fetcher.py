@@ -218,7 +218,13 @@ class Fetcher:
             log.warning("mail.displaced", mails=purged, held_octets=self._held_octets)
         full = self._is_full()
         if full and not self._full:
-            log.error("mailbox.budget_exceeded", store=store, held_octets=self._held_octets)
+            poison = await database.read(inbound_mail.poison_octets)
+            log.error(
+                "mailbox.budget_exceeded",
+                store=store,
+                held_octets=self._held_octets,
+                poison_octets=poison,
+            )
         elif self._full and not full:
             log.info("mailbox.recovered", store=store)
         self._full = full
