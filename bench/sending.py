@@ -15,7 +15,7 @@ import json
 import signal
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -94,22 +94,30 @@ def reference(*, messages: int, connections: int, size: int = OCTETS, own_sink: 
 
 
 def measure(scale: Scale) -> Iterator[Figure]:
-    """Return end to end against smtp-source: rates on both databases, and the processor time."""
-    for kind, goals in _GOALS.items():
-        contestants: dict[str, Callable[[], Sent]] = {}
-        for count in goals:
-            ours = partial(mailbound, recipients=scale.messages, connections=count, kind=kind)
-            contestants[f"mailbound {count}"] = ours
-            contestants[f"smtp-source {count}"] = partial(
-                reference, messages=scale.messages, connections=count
-            )
-        seen = figures.take_turns(contestants, scale.rounds)
-        for count, goal in goals.items():
-            ours, theirs = seen[f"mailbound {count}"], seen[f"smtp-source {count}"]
-            name = f"end to end, {kind}, {count} connections / smtp-source"
-            yield Figure(name, _rates(ours, theirs), goal, beside=_beside(ours, theirs))
-        if kind == "sqlite":
-            yield from _processor(seen["mailbound 10"], seen["smtp-source 10"])
+    """Return end to end against smtp-source, into both sinks: rates on both databases, and the processor time."""
+    for own_sink, sink in ((False, "smtp-sink"), (True, "our sink")):
+        for kind, goals in _GOALS.items():
+            seen = figures.take_turns(_contestants(scale, kind, goals, own_sink=own_sink), scale.rounds)
+            for count, goal in goals.items():
+                ours, theirs = seen[f"mailbound {count}"], seen[f"smtp-source {count}"]
+                name = f"end to end, {kind}, {count} connections to {sink} / smtp-source"
+                yield Figure(name, _rates(ours, theirs), goal, beside=_beside(ours, theirs))
+            if kind == "sqlite" and not own_sink:
+                yield from _processor(seen["mailbound 10"], seen["smtp-source 10"])
+
+
+def _contestants(
+    scale: Scale, kind: str, counts: Iterable[int], *, own_sink: bool
+) -> dict[str, Callable[[], Sent]]:
+    contestants: dict[str, Callable[[], Sent]] = {}
+    for count in counts:
+        contestants[f"mailbound {count}"] = partial(
+            mailbound, recipients=scale.messages, connections=count, kind=kind, own_sink=own_sink
+        )
+        contestants[f"smtp-source {count}"] = partial(
+            reference, messages=scale.messages, connections=count, own_sink=own_sink
+        )
+    return contestants
 
 
 def measure_slow(scale: Scale) -> Iterator[Figure]:
