@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import sqlalchemy as sa
 
@@ -184,6 +186,46 @@ def test_a_late_acceptance_keeps_what_a_report_said(database_url: str) -> None:
         )
         assert here.states(run_id) == {"anna": "bounced"}
         assert tally.differences(here.connection) == []
+
+
+@pytest.mark.parametrize(
+    ("paced", "taken"),
+    [
+        pytest.param(0, 0, id="nobody has a turn"),
+        pytest.param(1, 1, id="one has"),
+        pytest.param(3, 2, id="more than half of what is taken"),
+        pytest.param(8, 4, id="all have"),
+    ],
+)
+def test_whose_turn_has_come_gets_up_to_half_though_others_wait_longer(
+    database_url: str, paced: int, taken: int
+) -> None:
+    turn, later = NOW + timedelta(minutes=1), NOW + timedelta(minutes=2)
+    with world(database_url) as here:
+        for number in range(8):
+            here.person(f"person-{number}")
+        run_id = here.sending()
+        ids = [each.id for each in here.claim(run_id)]
+        given_back = [
+            Settlement(number, DeliveryEvent.RELEASE, next_attempt_at=turn, reason=deliveries.PACED)
+            for number in ids[8 - paced :]
+        ] + [Settlement(number, DeliveryEvent.RELEASE) for number in ids[: 8 - paced]]
+        deliveries.settle(here.connection, given_back, node_id=NODE, now=NOW)
+        slots = [each.slot_at for each in here.claim(run_id, limit=4, at=later)]
+        assert (len(slots), slots.count(turn)) == (4, taken)
+        assert len(here.claim(run_id, at=later)) == 4, "and nobody is claimed twice or left out"
+
+
+def test_a_turn_that_has_not_come_is_waited_for_though_there_is_room(database_url: str) -> None:
+    with world(database_url) as here:
+        here.person("anna")
+        run_id = here.sending()
+        (claimed,) = here.claim(run_id)
+        paced = Settlement(
+            claimed.id, DeliveryEvent.RELEASE, next_attempt_at=NOW + DAY, reason=deliveries.PACED
+        )
+        deliveries.settle(here.connection, [paced], node_id=NODE, now=NOW)
+        assert here.claim(run_id, at=NOW + DAY / 2) == []
 
 
 def test_a_delivery_that_waits_for_its_turn_keeps_it(database_url: str) -> None:

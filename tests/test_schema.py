@@ -73,6 +73,8 @@ def test_the_hot_queries_use_their_indexes(sqlite_url: str) -> None:
     queries = {
         "SELECT id FROM delivery WHERE run_id = 1 AND state = 'queued' AND next_attempt_at <= '2026'"
         " ORDER BY next_attempt_at, id": "ix_delivery_queued",
+        "SELECT id FROM delivery WHERE run_id = 1 AND state = 'queued' AND next_attempt_at <= '2026'"
+        " AND reason = 'paced' ORDER BY next_attempt_at, id LIMIT 9": "ix_delivery_paced",
         "SELECT id FROM delivery WHERE node_id = 1 AND state IN ('claimed', 'sending')": "ix_delivery_node",
         "SELECT id FROM inbound_mail WHERE state = 'new' ORDER BY id": "ix_inbound_mail_new",
         "SELECT id FROM bounce WHERE run_id = 1 AND category = 'blocked'": "ix_bounce_run",

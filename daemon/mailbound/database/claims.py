@@ -149,15 +149,28 @@ _STANDING = nodes.standing(sa.bindparam("node"))
 
 
 def _due() -> sa.Select[Any]:
+    """Return what is due longest. Half belongs to those whose turn in their domain's rate has come, if any are.
+
+    By their time they would come after all who wait since the run began, and so miss their turn again and again.
+    """
+    most: sa.BindParameter[int] = sa.bindparam("most", type_=sa.Integer())
+    turn = _longest(most // 2, delivery.c.reason == PACED).cte("turn")
+    left = most - sa.select(sa.func.count()).select_from(turn).scalar_subquery()
+    others = _longest(left, delivery.c.id.not_in(sa.select(turn.c.id))).subquery("others")
+    return sa.select(sa.union_all(sa.select(turn.c.id), sa.select(others.c.id)).subquery("due").c.id)
+
+
+def _longest(limit: sa.ColumnElement[int], which: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return (
         sa.select(delivery.c.id)
         .where(
             delivery.c.run_id == sa.bindparam("of_run"),
             delivery.c.state == DeliveryState.QUEUED,
             delivery.c.next_attempt_at <= _NOW,
+            which,
         )
         .order_by(delivery.c.next_attempt_at, delivery.c.id)
-        .limit(sa.bindparam("most"))
+        .limit(limit)
         .with_for_update(skip_locked=True)
     )
 

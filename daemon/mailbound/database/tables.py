@@ -249,10 +249,9 @@ delivery = Table(  # EMLRCPTS, EMLRPTEVTS
     UniqueConstraint("recipient_id", "run_id"),
 )
 
-
-_partial(
-    "ix_delivery_queued", "state = 'queued'", delivery.c.run_id, delivery.c.next_attempt_at, delivery.c.id
-)
+_turn = delivery.c.run_id, delivery.c.next_attempt_at, delivery.c.id
+_partial("ix_delivery_queued", "state = 'queued'", *_turn)
+_partial("ix_delivery_paced", "state = 'queued' AND reason = 'paced'", delivery.c.reason, *_turn)
 _partial(
     "ix_delivery_resend", "state = 'bounced' AND next_attempt_at IS NOT NULL", delivery.c.next_attempt_at
 )

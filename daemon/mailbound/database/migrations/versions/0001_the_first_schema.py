@@ -389,6 +389,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("node_id IS NOT NULL"),
     )
     op.create_index(
+        "ix_delivery_paced",
+        "delivery",
+        ["reason", "run_id", "next_attempt_at", "id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'queued' AND reason = 'paced'"),
+        postgresql_where=sa.text("state = 'queued' AND reason = 'paced'"),
+    )
+    op.create_index(
         "ix_delivery_queued",
         "delivery",
         ["run_id", "next_attempt_at", "id"],
@@ -419,6 +427,12 @@ def downgrade() -> None:
         table_name="delivery",
         sqlite_where=sa.text("state = 'queued'"),
         postgresql_where=sa.text("state = 'queued'"),
+    )
+    op.drop_index(
+        "ix_delivery_paced",
+        table_name="delivery",
+        sqlite_where=sa.text("state = 'queued' AND reason = 'paced'"),
+        postgresql_where=sa.text("state = 'queued' AND reason = 'paced'"),
     )
     op.drop_index(
         "ix_delivery_node",
