@@ -72,6 +72,17 @@ def test_who_is_silent_for_a_lease_is_given_up_once_and_hears_of_it(database_url
         assert nodes.lost(connection, answered=True) == [], "its last final dots may not be answered yet"
 
 
+def test_a_server_that_does_not_tell_its_timeline_is_taken_to_be_the_same(postgres_url: str) -> None:
+    with _opened(postgres_url) as database, database.begin() as connection:
+        assert nodes.timeline(connection) == "00000001"
+        connection.exec_driver_sql("CREATE ROLE nobody_in_particular")
+        connection.exec_driver_sql("REVOKE EXECUTE ON FUNCTION pg_current_wal_lsn FROM PUBLIC")
+        connection.exec_driver_sql("SET ROLE nobody_in_particular")
+        assert nodes.timeline(connection) == ""
+        assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1, "and the transaction goes on"
+        connection.rollback()
+
+
 def test_the_clock_of_a_host_is_of_no_account(database_url: str) -> None:
     with _opened(database_url) as database, database.begin() as connection:
         first = nodes.join(connection, "fast", now=NOW + timedelta(days=1))

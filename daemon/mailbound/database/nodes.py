@@ -101,14 +101,21 @@ def standing(node_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
 
 
 def timeline(connection: sa.Connection) -> str:
-    """Return which history of its server the database has, "" for SQLite.
+    """Return which history of its server the database has, "" for SQLite and for a server that does not say.
 
     A standby of PostgreSQL that takes over begins a new one. It may lack the last of what was acknowledged.
     """
     if connection.dialect.name == "sqlite":
         return ""
     asked = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
-    return str(connection.exec_driver_sql(asked).scalar_one())
+    try:
+        with connection.begin_nested():
+            return str(connection.exec_driver_sql(asked).scalar_one())
+    except (
+        sa.exc.ProgrammingError,
+        sa.exc.NotSupportedError,
+    ):  # it is not ours to ask, or it has no such thing
+        return ""
 
 
 def _clock(connection: sa.Connection) -> datetime:
