@@ -142,8 +142,8 @@ def test_the_loop_is_awake_while_a_reader_hangs(sqlite_url: str) -> None:
             inbox.arrive(database, _REPORT, _REPORT + b"\n")
             async with inbox.recording(database, seconds=1.0) as (one, reader):
                 await inbox.read(reader, _REPORT)
-                assert reader._process is not None
-                os.kill(reader._process.pid, signal.SIGSTOP)
+                assert reader._worker is not None
+                os.kill(reader._worker.process.pid, signal.SIGSTOP)
                 async with _heartbeat() as beats:
                     assert await one.record() == 2
                 assert len(beats) > 10, "it may be late, but it is not asleep for the whole second"

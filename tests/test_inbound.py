@@ -543,8 +543,8 @@ def test_a_reader_that_is_killed_from_outside_is_replaced_and_costs_no_mail_a_tr
             inbox.arrive(database, *(inbox.MAIL % number for number in range(3)))
             async with inbox.recording(database) as (one, reader):
                 await inbox.read(reader, inbox.MAIL % 0)
-                process = reader._process
-                assert process is not None
+                assert reader._worker is not None
+                process = reader._worker.process
                 assert process.pid is not None
                 os.kill(process.pid, signal.SIGSTOP)  # so that it cannot be quicker than we are
                 recording = asyncio.create_task(one.record())
@@ -610,6 +610,30 @@ def test_a_recorder_that_waits_stops_at_once_and_wakes_for_mail(sqlite_url: str)
                 stopping.set()
                 await running
             assert [mail.attempts for mail in inbox.mails(database)] == [1]
+
+    asyncio.run(main())
+
+
+def test_whoever_is_asked_ahead_answers_the_right_question() -> None:
+    async def main() -> None:
+        reader = Reader(read=inbox.read_or_die)
+        try:
+            mails = [inbox.MAIL % number for number in range(6)]
+            mails[4] += b"die!"
+            asked = [
+                asyncio.create_task(reader.read_all([(zlib.compress(mail), Arrived(None, 1, NOW))] * 2, {}))
+                for mail in mails
+            ]
+            await asyncio.sleep(0)  # all of them wait
+            for given_up in (asked[1], asked[2]):
+                given_up.cancel()
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            said = [each if isinstance(each, BaseException) else each[1] for each in answers]
+            subjects = [each.subject if isinstance(each, Said) else type(each).__name__ for each in said]
+            cancelled = "CancelledError"
+            assert subjects == ["mail 0", cancelled, cancelled, "mail 3", "Unreadable", "mail 5"]
+        finally:
+            reader.close()
 
     asyncio.run(main())
 

@@ -43,7 +43,7 @@ processor = Processor()
 reader = Reader()
 mail = zlib.compress(b"Subject: hello\\r\\n\\r\\n"), Arrived(None, 1, datetime.now(UTC))
 asyncio.run(reader.read_all([mail], {}))
-print(json.dumps({"ours": where(), "reader": sorted(os.sched_getaffinity(reader._process.pid))}))
+print(json.dumps({"ours": where(), "reader": sorted(os.sched_getaffinity(reader._worker.process.pid))}))
 reader.close()
 """
 

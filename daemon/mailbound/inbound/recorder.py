@@ -31,6 +31,9 @@ log = structlog.get_logger()
 _BATCH = 400
 """A transaction; the next ones are read meanwhile, and what is sent has its turn between two of them."""
 
+_AHEAD = 3
+"""So many transactions are read or wait for that: the reader never waits for us."""
+
 _POLL_SECONDS = 2.0
 _PURGE_SECONDS = 3600.0
 
@@ -96,7 +99,7 @@ class Recorder:
         The try is counted before a mail is read, so one that kills even this process is known by its tries. All
         effects of a mail and the word that it is read are one commit.
         """
-        mails = await self._parts.database.run(inbound_mail.take, limit=2 * _BATCH)
+        mails = await self._parts.database.run(inbound_mail.take, limit=_AHEAD * _BATCH)
         for mail in mails:
             if mail.is_poison:
                 log.error("mail.poisoned", mail=mail.id, tries=mail.attempts - 1)
@@ -121,7 +124,7 @@ class Recorder:
                 count += len(mails)
                 understood = await reading.popleft()
                 after = last if await self._go_on() else None
-                mails = await self._write(understood, after=after, limit=_BATCH * (2 - len(reading)))
+                mails = await self._write(understood, after=after, limit=_BATCH * (_AHEAD - len(reading)))
         finally:
             for task in reading:
                 task.cancel()
