@@ -1,8 +1,8 @@
 # The verbs of the project; `make` alone lists them. Each sets up what it needs on a Debian machine that has
 # nothing but Python 3.11 or newer.
 
-# The system's own, if it is new enough: the service could not run one from somebody's home, and Debian builds it with
-# profiles, which makes it a tenth faster than what pyenv builds if nobody tells it to do so.
+# The system's own, if it is new enough: the service could not run one from somebody's home, and Debian builds it for
+# speed.
 PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/)python3
 VENV   := .venv
 BIN    := $(VENV)/bin

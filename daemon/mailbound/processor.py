@@ -1,8 +1,8 @@
 """The processor that the daemon's threads share.
 
 Only one of them runs Python at a time. On several processors each hand-over of the interpreter's lock also moves what
-both have in their caches: that costs a fifth of the rate. What can run beside them, a process that reads mail, may go
-where the daemon itself was allowed to.
+both have in their caches, and that costs more than a second processor brings. What can run beside them, a process that
+reads mail, may go where the daemon itself was allowed to.
 """
 
 from __future__ import annotations
