@@ -33,6 +33,7 @@ def spin():
     while time.monotonic() < until:
         pass
 
+ALLOWED = os.sched_getaffinity(0)
 waiting = threading.Event()
 before = threading.Thread(target=waiting.wait, daemon=True)
 before.start()
@@ -63,9 +64,21 @@ print(json.dumps({"first": first, "then": where()}))
 """
 
 
+_TWO = """
+first = Processor()
+one = where()
+second = subprocess.run(
+    [sys.executable, "-c", "import os; from mailbound.processor import Processor; p = Processor(); "
+     "print(*os.sched_getaffinity(0))"],
+    check=True, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, ALLOWED),
+)
+print(json.dumps({"first": one, "second": list(map(int, second.stdout.split()))}))
+"""
+
+
 def _run(program: str, processors: Iterable[int] = _ALLOWED) -> Any:
     done = subprocess.run(
-        [sys.executable, "-c", _PRELUDE + program],
+        ["unshare", "--net", sys.executable, "-c", _PRELUDE + program],  # no other daemon is there
         check=True,
         capture_output=True,
         preexec_fn=lambda: os.sched_setaffinity(0, processors),
@@ -87,6 +100,14 @@ def test_a_processor_that_somebody_else_crowds_is_left_by_all_threads() -> None:
     told = _run(_CROWDED)
     assert told["first"][0] != told["then"][0]
     assert all(processors == told["then"][0] for processors in told["then"])
+
+
+@_several
+def test_two_daemons_of_a_host_take_different_processors() -> None:
+    for _ in range(5):
+        told = _run(_TWO)
+        assert [told["second"]] != told["first"][:1]
+        assert len(told["second"]) == 1
 
 
 def test_where_there_is_one_processor_it_is_kept() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import socket
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -33,8 +34,9 @@ class Processor:
     """Keeps all threads together. Where the kernel does not allow that, it does nothing."""
 
     def __init__(self) -> None:
-        """Take a processor; threads that are started from now on run there, too."""
+        """Take a processor that no other daemon of this host has; threads started from now on run there, too."""
         self._number = -1
+        self._reservation: socket.socket | None = None
         self._move()
         self._last = _spent()
 
@@ -46,13 +48,38 @@ class Processor:
         if lost > _CROWDED * (spent.clock - last.clock):
             self._move()
 
+    def close(self) -> None:
+        """Leave the processor to another daemon."""
+        if self._reservation is not None:
+            self._reservation.close()
+
     def _move(self) -> None:
         others = sorted(_ALLOWED - {self._number})
         if not others:
             return
-        self._number = random.choice(others)
+        random.shuffle(others)
+        self._number, reservation = next(filter(_is_free, map(_reserve, others)), (others[0], None))
+        self.close()
+        self._reservation = reservation
         for task in _TASKS.iterdir():
             _keep(int(task.name), {self._number})
+
+
+def _reserve(number: int) -> tuple[int, socket.socket | None]:
+    """Return a processor with what reserves it as long as it is open, or None if another daemon has it."""
+    reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        reservation.bind(
+            f"\0mailbound/processor/{number}"
+        )  # a name without a file, which ends with its process
+    except OSError:
+        reservation.close()
+        return number, None
+    return number, reservation
+
+
+def _is_free(reserved: tuple[int, socket.socket | None]) -> bool:
+    return reserved[1] is not None
 
 
 def free(pid: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -37,9 +38,11 @@ DISK_FAULT = 74
 def run(path: Path) -> None:
     """Run the daemon until SIGTERM. Raises ConfigError or DatabaseError if it cannot start."""
     settings = config.load(path, secrets=True)
-    processor = Processor()  # before there are other threads
-    logs.configure(settings.log, secrets=settings.secrets)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        contextlib.closing(Processor()) as processor,  # before there are other threads
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        logs.configure(settings.log, secrets=settings.secrets)
         runner.run(_Service(path, settings, processor).run())
 
 
