@@ -24,10 +24,11 @@ _RELAY = "relay.sender.test"
 
 def reports_about(count: int, *, key: Key, day: int) -> Iterator[bytes]:
     """Yield a report about each of the deliveries 1, 2 … `count`; its form goes by the recipient's domain."""
-    letter = composing.letters(key, day=day)
+    letters = composing.letters(key, day=day)
     now = datetime.now(UTC)
     for number in range(1, count + 1):
-        yield _report(letter(number), number, now)
+        [letter] = letters(range(number, number + 1))
+        yield _report(letter, number, now)
 
 
 def fill(maildir: Path, mails: Iterator[bytes]) -> int:

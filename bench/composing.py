@@ -25,6 +25,7 @@ from mailbound.template import Template
 from stage import LETTER
 
 _UNSUBSCRIBE = "https://news.sender.test/u/"
+_TOGETHER = 16  # as the daemon does
 _SLOWER = 20
 """The other side gets only this part of the letters: it is slow."""
 
@@ -34,8 +35,8 @@ def measure(scale: Scale) -> Iterator[Figure]:
     count = max(scale.messages, _SLOWER)
     ours = letters(tokens.Key(0, b"k" * 32), day=tokens.day_number(datetime.now(UTC)))
     sides = {
-        "ours": partial(_seconds, lambda number: ours(number).content, count),
-        "theirs": partial(_seconds, _theirs(), count // _SLOWER),
+        "ours": partial(_seconds, ours, count, together=_TOGETHER),
+        "theirs": partial(_seconds, _theirs(), count // _SLOWER, together=1),
     }
     seen = figures.take_turns(sides, scale.rounds)
     microseconds = {name: [value * 1e6 for value in values] for name, values in seen.items()}
@@ -44,11 +45,11 @@ def measure(scale: Scale) -> Iterator[Figure]:
     yield Figure(name, figures.ratios(seen["theirs"], seen["ours"]), 25, beside=beside)
 
 
-def _seconds(compose: Callable[[int], bytes], count: int) -> float:
+def _seconds(compose: Callable[[range], object], count: int, *, together: int) -> float:
     """Return the processor time of one letter."""
     before = time.process_time()
-    for number in range(1, count + 1):
-        compose(number)
+    for number in range(1, count + 1, together):
+        compose(range(number, number + together))
     return (time.process_time() - before) / count
 
 
@@ -67,8 +68,8 @@ def _name(number: int) -> str:
     return f"{'Anna Carter' if number % 4 else 'Zoë Müller'} {number}"
 
 
-def letters(key: tokens.Key, *, day: int) -> Callable[[int], Letter]:
-    """Return what composes the letter of a delivery that has the number of its recipient; see `stage`."""
+def letters(key: tokens.Key, *, day: int) -> Callable[[range], list[Letter]]:
+    """Return what composes the letters of deliveries that have the numbers of their recipients; see `stage`."""
     inbox = Inbox(address="bounces@sender.test", host="localhost", username="bounces", tls="insecure")
     outbound = Outbound(address="hello@sender.test", host="localhost", tls="insecure")
     frame = composer.Frame.of(
@@ -81,32 +82,37 @@ def letters(key: tokens.Key, *, day: int) -> Callable[[int], Letter]:
         web=Web(unsubscribe_url=_UNSUBSCRIBE),
     )
 
-    def compose(number: int) -> Letter:
-        delivery = Claimed(
-            id=number,
-            run_id=1,
-            recipient_id=number,
-            attempt=1,
-            domain=stage.domain_of(number),
-            slot_at=None,
-            external_id=f"c{number}",
-            address=f"person{number}@{stage.domain_of(number)}",
-            name=_name(number),
-            locale="",
-            attributes=_attributes(number),
-        )
-        return composer.compose(frame, delivery, now=datetime.now(UTC))
+    def compose(numbers: range) -> list[Letter]:
+        made = composer.compose(frame, list(map(_delivery, numbers)), now=datetime.now(UTC))
+        return [letter for letter in made if isinstance(letter, Letter)]
 
     return compose
 
 
-def _theirs() -> Callable[[int], bytes]:
+def _delivery(number: int) -> Claimed:
+    return Claimed(
+        id=number,
+        run_id=1,
+        recipient_id=number,
+        attempt=1,
+        domain=stage.domain_of(number),
+        slot_at=None,
+        external_id=f"c{number}",
+        address=f"person{number}@{stage.domain_of(number)}",
+        name=_name(number),
+        locale="",
+        attributes=_attributes(number),
+    )
+
+
+def _theirs() -> Callable[[range], bytes]:
     html_files = jinja2.Environment(loader=jinja2.FileSystemLoader(LETTER), autoescape=True)
     text_files = jinja2.Environment(loader=jinja2.FileSystemLoader(LETTER), autoescape=False)
     subject, text = (text_files.get_template(name) for name in ("subject.txt", "text.txt"))
     html = html_files.get_template("html.html")
 
-    def compose(number: int) -> bytes:
+    def compose(numbers: range) -> bytes:
+        [number] = numbers
         token = f"{number:040}"
         url = f"{_UNSUBSCRIBE}{token}"
         values = _attributes(number) | {

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import email
+import re
 from collections.abc import Mapping
 from email import policy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mailbound import tokens
 from mailbound.config import Inbox, Outbound, Store, Web
 from mailbound.database.claims import Claimed
+from mailbound.errors import InputError
+from mailbound.message import MessageFault
+from mailbound.model import Letter
 from mailbound.outbound.composer import Frame, compose
 from mailbound.relay import body
 from mailbound.template import Template, TemplateFault
@@ -44,7 +48,9 @@ def letter(
         template, key=KEY, day=DAY, store=store(**more), store_id=2, activity="spring", web=web or Web()
     )
     claimed = Claimed(42, 1, 7, attempt, "example.org", None, "R7", address, "Anna", "de", {"town": "Ulm"})
-    made = compose(frame, claimed, now=NOW)
+    [made] = compose(frame, [claimed], now=NOW)
+    if isinstance(made, Exception):
+        raise made
     return made, email.message_from_bytes(made.content, policy=policy.default)
 
 
@@ -128,10 +134,110 @@ def test_a_letter_that_says_it_is_clean_holds_nothing_that_a_relay_could_mistake
         Template("spring", files), key=KEY, day=DAY, store=store(), store_id=2, activity="spring", web=Web()
     )
     claimed = Claimed(42, 1, 7, 1, "example.org", None, "R7", "a@example.org", "A", "", {"town": value})
-    made = compose(frame, claimed, now=NOW)
+    [made] = compose(frame, [claimed], now=NOW)
     assert made.clean
     assert body.stuffed(made.content) is made.content
     assert body.with_crlf(made.content) is made.content
+
+
+TOWNS = st.sampled_from(
+    [
+        "Ulm",
+        "",
+        "Köln",
+        "<b>&",
+        "two\nlines",
+        "\r\n",
+        ".",
+        "x" * 80,
+        " a ",
+        "=?utf-8?q?x?=",
+        "\ud800",
+        7,
+        None,
+        False,
+    ]
+)
+NAMES = st.sampled_from(["Anna", "", "Zoë", "a" * 90, "x\ny", '"'])
+PARTS = st.lists(
+    st.sampled_from(
+        [
+            "{{ town }}",
+            "{{ name }}",
+            "{{ unsubscribe_url }}",
+            "{{ absent }}",
+            "{% if town %}\nYes, {{ town }}.{% elif name %}{{ name }}{% else %} no{% endif %}",
+            "{% if not town %}x{% endif %}",
+            "{{ town | upper }}",
+            "\n",
+            "\n.",
+            " and so on ",
+            "Café <b>&amp;</b> " * 3,
+            "<p>a</p><ul><li>b</ul>",
+            "<!-- {{ name }} -->",
+        ]
+    ),
+    max_size=6,
+).map("".join)
+
+
+@given(PARTS, PARTS | st.none(), PARTS | st.none(), st.lists(st.tuples(NAMES, TOWNS), min_size=1, max_size=5))
+@settings(max_examples=300)
+def test_letters_composed_together_are_those_composed_one_by_one(
+    subject: str, text: str | None, html: str | None, people: list[tuple[str, Any]]
+) -> None:
+    files = {"subject.txt": subject, "text.txt": text, "html.html": html}
+    assume(text is not None or html is not None)
+    try:
+        template = Template("t", {name: text.encode() for name, text in files.items() if text is not None})
+    except InputError:
+        assume(False)
+    frame = Frame.of(template, key=KEY, day=DAY, store=store(), store_id=2, activity="spring", web=Web())
+    claimed = [
+        Claimed(number, 1, number, 1, "example.org", None, "", "a@example.org", name, "de", {"town": town})
+        for number, (name, town) in enumerate(people)
+    ]
+    together = compose(frame, claimed, now=NOW)
+    alone = [one for each in claimed for one in compose(frame, [each], now=NOW)]
+    assert list(map(_shown, together)) == list(map(_shown, alone))
+    for each, letter in zip(claimed, together, strict=True):
+        values = {
+            "town": each.attributes["town"],
+            "name": each.name,
+            "unsubscribe_url": _url(each.recipient_id),
+        }
+        assert_says(letter, template, values)
+
+
+def _url(recipient_id: int) -> str:
+    token = tokens.for_unsubscribe(KEY, recipient_id, store=2)
+    return f"mailto:bounces+{token}@example.com?subject=unsubscribe"
+
+
+def _shown(letter: object) -> object:
+    return str(letter) if isinstance(letter, Exception) else letter
+
+
+def assert_says(letter: object, template: Template, values: Mapping[str, Any]) -> None:
+    """Assert that a letter says what Jinja2 makes of the template, or tells the same fault."""
+    if isinstance(letter, TemplateFault):
+        with pytest.raises(TemplateFault, match=re.escape(str(letter))):
+            template.render(values)
+        return
+    rendered = template.render(values)
+    if isinstance(letter, MessageFault):
+        return
+    assert isinstance(letter, Letter)
+    message = email.message_from_bytes(letter.content, policy=policy.default)
+    assert message["Subject"] == rendered.subject
+    for subtype, said in (("plain", rendered.text), ("html", rendered.html)):
+        part = message.get_body((subtype,))
+        assert (part is None) == (said is None)
+        if part is not None and said is not None:
+            lines = said.replace("\r\n", "\n").replace("\r", "\n")
+            assert part.get_content().replace("\r\n", "\n") == (
+                lines if lines.endswith("\n") else f"{lines}\n"
+            )
 
 
 def test_a_template_sees_the_recipient_and_what_everybody_has() -> None:

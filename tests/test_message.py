@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from mailbound import message
 from mailbound.message import Enclosures, Mailbox, MessageFault, Sender, headers, parts
 from mailbound.message.text import Text
-from mailbound.template import Rendered, Template
+from mailbound.template import Template
+from mailbound.template.sheet import Part, Sheet
 
 DATE = datetime(2026, 12, 1, 8, 0, tzinfo=UTC)
 TOKEN = "abcdefghijklmnopqrstuvwxyz234567abcdefgh"
@@ -64,15 +65,22 @@ def composed(  # every argument has a default, so that a test names only what it
     message_id=f"{TOKEN}@example.com",
     **store,
 ):
-    return message.compose(
+    sheet = Sheet([0], [subject], whole(text), None if html is None else whole(html))
+    [octets] = message.compose(
         Sender.of_store(**STORE | store),
-        to,
-        Rendered(subject, [text], None if html is None else [html]),
+        [to],
+        sheet,
         enclosures,
-        message_id=message.message_id(message_id).fill(""),
+        message_ids=message.message_id(message_id).fill([""]),
         date=DATE,
-        unsubscribe=message.unsubscribe(mailto, https).fill(""),
+        unsubscribes=message.unsubscribe(mailto, https).fill([""]),
     )
+    return octets
+
+
+def whole(text):
+    """Return a part in which a template says nothing of its own."""
+    return Part(("", ""), [[text]])
 
 
 def parsed(octets):
@@ -155,14 +163,14 @@ def test_a_feedback_id_stays_as_it_is():
     sender = Sender(
         Mailbox("a@example.com"), None, None, "news.example.com", feedback_id="1:spring:main:mailbound" * 5
     )
-    octets = message.compose(
+    [octets] = message.compose(
         sender,
-        Mailbox("b@example.com"),
-        Rendered("s", ["t"], None),
+        [Mailbox("b@example.com")],
+        Sheet([0], ["s"], whole("t"), None),
         Enclosures(),
-        message_id=message.message_id("1@example.com").fill(""),
+        message_ids=message.message_id("1@example.com").fill([""]),
         date=DATE,
-        unsubscribe=message.unsubscribe(MAILTO).fill(""),
+        unsubscribes=message.unsubscribe(MAILTO).fill([""]),
     )
     assert parsed(octets)["Feedback-ID"] == "1:spring:main:mailbound" * 5
     assert b"=?" not in octets
@@ -306,9 +314,9 @@ def test_a_header_field_that_came_out_wrong_is_not_sent(name, value):
 def test_a_mould_holds_its_token_wherever_its_place_is():
     place = message.PLACE
     mould = message.unsubscribe(f"mailto:b+{place}@example.com", f"https://example.com/{place}")
-    assert mould.fill(TOKEN) == message.unsubscribe(
+    assert mould.fill([TOKEN]) == message.unsubscribe(
         f"mailto:b+{TOKEN}@example.com", f"https://example.com/{TOKEN}"
-    ).fill("")
+    ).fill([""])
 
 
 def test_a_long_list_name_is_folded():
@@ -479,12 +487,24 @@ def test_a_text_encoded_in_pieces_is_the_text_encoded_as_a_whole(pieces: list[tu
 
 def assert_encodes(pieces: list[tuple[str, bool]]) -> None:
     """Assert that a part of texts of a template (True) and values holds all of them, in proper lines."""
-    encoder = Text("plain", [piece for piece, constant in pieces if constant])
-    encoded = b"".join(encoder.encode([piece for piece, _ in pieces])).partition(b"\r\n\r\n")[2]
-    content = "".join(piece for piece, _ in pieces)
-    octets = content.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n").encode()
-    octets = octets if octets.endswith(b"\r\n") else octets + b"\r\n"
-    assert quopri.decodestring(encoded) == octets
+    texts, values = [""], []
+    for piece, is_text in pieces:
+        if is_text:
+            texts[-1] += piece
+        else:
+            values.append(piece)
+            texts.append("")
+    others = [value[::-1] for value in values]
+    both = Part(tuple(texts), list(zip(values, others, strict=True)))
+    for number, octets in enumerate(Text("plain").encode(both, 2)):
+        assert_says(octets, both.whole(number))
+
+
+def assert_says(octets: bytes, content: str) -> None:
+    encoded = octets.partition(b"\r\n\r\n")[2]
+    said = content.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n").encode()
+    said = said if said.endswith(b"\r\n") else said + b"\r\n"
+    assert quopri.decodestring(encoded) == said
     lines = encoded.split(b"\r\n")
     assert all(len(line) <= 76 and not line.startswith(b".") for line in lines)
     assert not any(line.endswith((b" ", b"\t")) for line in lines)

@@ -23,7 +23,7 @@ from mailbound.database.engine import Database
 from mailbound.database.outcomes import Ended
 from mailbound.lifecycle import DeliveryEvent, RunEvent
 from mailbound.model import Action, Category, Evidence, Letter, Outcome, Phase, Reply, Result, Verdict
-from mailbound.outbound import courier, settling
+from mailbound.outbound import courier, loop, settling
 from mailbound.outbound.courier import Courier, Item
 from mailbound.outbound.settling import Attempt
 from mailbound.outbound.writer import Writer
@@ -245,6 +245,21 @@ async def _mark(writer: Writer, delivery_id: int) -> bool:
 
 def _accepted(claimed: Claimed) -> Ended:
     return Ended(claimed.id, Settlement(claimed.id, _E.ACCEPT, attempt=claimed.attempt, reply="250 Ok"))
+
+
+@pytest.mark.parametrize(
+    ("connections", "letter_octets", "ahead"),
+    [
+        pytest.param(10, 0, 200, id="none was composed yet"),
+        pytest.param(10, 10_000, 200, id="ordinary letters"),
+        pytest.param(10, 2**20, 64, id="letters with a large attachment"),
+        pytest.param(10, 25 * 2**20, 10, id="never fewer than one for each connection"),
+    ],
+)
+def test_large_letters_are_composed_ahead_in_smaller_number(
+    connections: int, letter_octets: int, ahead: int
+) -> None:
+    assert loop.letters_ahead(connections, letter_octets) == ahead
 
 
 def test_a_mark_is_granted_once_it_is_durable(database_url: str) -> None:

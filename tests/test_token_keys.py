@@ -119,7 +119,9 @@ def test_a_running_daemon_signs_with_no_revoked_key(sqlite_url: str, tmp_path: P
         with database.look() as connection:
             run = runs.find(connection, run_id)
             activity = activities.find(connection, run.activity_id)
-        return asyncio.run(composer.compose(claimed, run, activity))
+        [letter] = asyncio.run(composer.compose([claimed], run, activity))
+        assert isinstance(letter, Letter)
+        return letter
 
     def is_good(letter: Letter) -> bool:
         with database.look() as connection:

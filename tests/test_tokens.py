@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -25,6 +26,23 @@ def test_a_token_says_what_was_signed(purpose: Purpose, delivery: int, attempt: 
     assert found is not None
     assert (found.purpose, found.subject, found.key_id) == (purpose, delivery, 3)
     assert found.attempt == (0 if purpose is Purpose.MESSAGE_ID else attempt)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**40 - 1), st.integers(0, 300))), OF_DELIVERIES)
+def test_tokens_made_together_are_those_made_one_by_one(
+    attempts: list[tuple[int, int]], purpose: Purpose
+) -> None:
+    together = tokens.for_deliveries(KEY, purpose, attempts, day=TODAY)
+    assert together == [tokens.for_delivery(KEY, purpose, of, attempt=n, day=TODAY) for of, n in attempts]
+    subjects = [delivery for delivery, _ in attempts]
+    wishes = tokens.for_unsubscribes(KEY, subjects, store=2)
+    assert wishes == [tokens.for_unsubscribe(KEY, subject, store=2) for subject in subjects]
+
+
+@given(st.binary(max_size=200))
+def test_a_token_is_written_as_the_rfc_says(octets: bytes) -> None:
+    whole = octets[: len(octets) // 5 * 5]
+    assert tokens._base32(whole) == base64.b32encode(whole).decode().lower()
 
 
 def test_a_token_fits_into_a_local_part() -> None:

@@ -92,10 +92,12 @@ def compose(
         locale=person.locale,
         attributes=person.attributes,
     )
-    try:
-        return Message(composer.compose(frame, claimed, now=now), store)
-    except TemplateFault as fault:
-        raise InputError(f"template {activity.template}: {fault}, for {person.external_id}") from None
+    [letter] = composer.compose(frame, [claimed], now=now)
+    if isinstance(letter, TemplateFault):
+        raise InputError(f"template {activity.template}: {letter}, for {person.external_id}")
+    if isinstance(letter, InputError):
+        raise letter
+    return Message(letter, store)
 
 
 async def send(message: Message) -> Reply:

@@ -6,15 +6,18 @@ What is the same for all messages of a store or a template is made once: `Sender
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import format_datetime
+from itertools import repeat
 from typing import NamedTuple, Self
 
 from mailbound.message import headers, parts
 from mailbound.message.headers import PLACE, MessageFault, Mould
 from mailbound.message.text import Text
-from mailbound.template import Rendered, Template
+from mailbound.template import Template
+from mailbound.template.sheet import Sheet
 
 __all__ = [
     "PLACE",
@@ -95,8 +98,8 @@ def unsubscribe(mailto: str, https: str | None = None) -> Mould:
 class Enclosures:
     """What all messages of a template carry, encoded: its texts, images and attachments."""
 
-    plain: Text = field(default_factory=lambda: Text("plain", ()))
-    html: Text = field(default_factory=lambda: Text("html", ()))
+    plain: Text = field(default_factory=lambda: Text("plain"))
+    html: Text = field(default_factory=lambda: Text("html"))
     inline: tuple[bytes, ...] = ()
     attachments: tuple[bytes, ...] = ()
 
@@ -104,8 +107,8 @@ class Enclosures:
 def enclose(template: Template) -> Enclosures:
     """Return what all messages of `template` carry. Raises MessageFault for what cannot be written."""
     return Enclosures(
-        Text("plain", template.constants),
-        Text("html", template.constants),
+        Text("plain"),
+        Text("html"),
         tuple(parts.file(file.name, file.content, file.content_id) for file in template.inline),
         tuple(parts.file(file.name, file.content, None) for file in template.attachments),
     )
@@ -121,34 +124,36 @@ _CONSTANT = (
 
 def compose(
     sender: Sender,
-    to: Mailbox,
-    rendered: Rendered,
+    to: Sequence[Mailbox],
+    sheet: Sheet,
     enclosures: Enclosures,
     *,
-    message_id: bytes,
+    message_ids: Sequence[bytes],
     date: datetime,
-    unsubscribe: bytes,
-) -> bytes:
-    """Return the message, its lines ended by CRLF. Raises MessageFault if a value cannot stand in it.
+    unsubscribes: Sequence[bytes],
+) -> list[bytes]:
+    """Return the messages of a sheet, their lines ended by CRLF. Raises MessageFault if a value cannot stand in one.
 
-    `message_id` is a field that is the same at each attempt, `unsubscribe` the fields that say how to leave; `date`
-    is aware, the time of submission (RFC 5322 §3.6.1).
+    `to`, `message_ids` and `unsubscribes` hold for each message its recipient, a field that is the same at each
+    attempt, and the fields that say how to leave; `date` is aware, the time of submission (RFC 5322 §3.6.1).
     """
-    html = None if rendered.html_pieces is None else enclosures.html.encode(rendered.html_pieces)
-    return b"".join(
-        (
-            _date(date.replace(microsecond=0)),
-            sender._fields,
-            headers.recipient(to.name, to.address),
-            headers.text("Subject", rendered.subject),
-            message_id,
-            unsubscribe,
-            _CONSTANT,
-            *parts.body(
-                enclosures.plain.encode(rendered.text_pieces), html, enclosures.inline, enclosures.attachments
-            ),
-        )
+    count = len(to)
+    before, *behind = parts.around(
+        has_html=sheet.html is not None, inline=enclosures.inline, attachments=enclosures.attachments
     )
+    pieces: list[Iterable[bytes]] = [
+        repeat(_date(date.replace(microsecond=0)) + sender._fields, count),
+        [headers.recipient(name, address) for address, name in to],
+        [headers.text("Subject", subject) for subject in sheet.subjects],
+        message_ids,
+        unsubscribes,
+        repeat(_CONSTANT + before),
+        enclosures.plain.encode(sheet.text, count),
+        repeat(behind[0]),
+    ]
+    if sheet.html is not None:
+        pieces += (enclosures.html.encode(sheet.html, count), repeat(behind[1]))
+    return list(map(b"".join, zip(*pieces, strict=False)))
 
 
 @functools.lru_cache(4)

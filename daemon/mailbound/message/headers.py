@@ -51,9 +51,9 @@ class Mould:
         """Take verified fields with `PLACE` where the token goes."""
         self._around = fields.split(PLACE.encode())
 
-    def fill(self, token: str) -> bytes:
-        """Return the fields with `token`."""
-        return token.encode().join(self._around)
+    def fill(self, tokens: Iterable[str]) -> list[bytes]:
+        """Return the fields with each of the tokens."""
+        return [token.encode().join(self._around) for token in tokens]
 
 
 def field(name: str, value: str) -> bytes:

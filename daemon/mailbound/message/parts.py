@@ -13,25 +13,24 @@ _MIXED = b"=_mixed"
 _RELATED = b"=_related"
 _ALTERNATIVE = b"=_alternative"
 
+_TEXT = b"\0"  # stands for one; nothing else holds it
+
 _types = mimetypes.MimeTypes(filenames=())  # what Python knows, whatever this host has in /etc
 _UNKNOWN = "application/octet-stream"
 
 
-def body(
-    plain: list[bytes], html: list[bytes] | None, inline: Sequence[bytes], attachments: Sequence[bytes]
-) -> list[bytes]:
-    """Return the Content fields and the content: mixed around alternative around related, each if needed.
+def around(*, has_html: bool, inline: Sequence[bytes], attachments: Sequence[bytes]) -> list[bytes]:
+    """Return the Content fields and the content without its texts: what stands before, between and behind them.
 
-    Texts come and go in pieces, to be joined once.
+    Mixed is around alternative around related, each if needed.
     """
-    part = plain
-    if html is not None:
-        if inline:
-            html = _multipart(b'related; type="text/html"', _RELATED, [html, *([image] for image in inline)])
+    part = _TEXT
+    if has_html:
+        html = _multipart(b'related; type="text/html"', _RELATED, [_TEXT, *inline]) if inline else _TEXT
         part = _multipart(b"alternative", _ALTERNATIVE, [part, html])  # the best comes last (RFC 2046 §5.1.4)
     if attachments:
-        part = _multipart(b"mixed", _MIXED, [part, *([file] for file in attachments)])
-    return part
+        part = _multipart(b"mixed", _MIXED, [part, *attachments])
+    return part.split(_TEXT)
 
 
 def file(name: str, content: bytes, content_id: str | None) -> bytes:
@@ -51,10 +50,9 @@ def file(name: str, content: bytes, content_id: str | None) -> bytes:
     return b"".join(fields) + b"\r\n" + encoded
 
 
-def _multipart(subtype: bytes, boundary: bytes, parts: Iterable[list[bytes]]) -> list[bytes]:
+def _multipart(subtype: bytes, boundary: bytes, parts: Iterable[bytes]) -> bytes:
     pieces = [b'Content-Type: multipart/%s; boundary="%s"\r\n' % (subtype, boundary)]
     for part in parts:
-        pieces.append(b"\r\n--%s\r\n" % boundary)
-        pieces += part
+        pieces += (b"\r\n--%s\r\n" % boundary, part)
     pieces.append(b"\r\n--%s--\r\n" % boundary)
-    return pieces
+    return b"".join(pieces)

@@ -1,26 +1,28 @@
 """Text parts in quoted-printable, quickly: what the template itself says is encoded once for all messages.
 
-The pieces of a part come as the template made them: its own texts, always the same, and the values between them.
-Which texts come in which order is the part's shape; there are few, for a template has few conditions and loops.
+Which texts of the template come in which order is the shape of a part; there are few, for a template has few conditions
+and loops. The values between them come in columns, and are looked at a column at a time.
 """
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import compress
+from itertools import repeat
 from typing import NamedTuple
 
 from mailbound.message import quoted_printable
 from mailbound.message.headers import MessageFault
 from mailbound.message.quoted_printable import SOFT, WIDTH
+from mailbound.template.sheet import Part
 
 _HEAD = b"Content-Type: text/%s; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
 _WORTH_A_BREAK = 24  # characters
-_LEAST_ROOM = 3  # octets
+_LEAST_ROOM = 12  # octets
 _MOST_SHAPES = 256
 _HOLE, _ENCODED_HOLE = "\0", b"=00"  # what stands for a value while the shape of a line is made
+_NO_TEXT = re.compile(r"[\0\r]")  # in a text of which a shape could be made
+_END = re.compile(r"[\r\n]")
 
 _PLAIN_VALUES = re.compile(r"(?:[!-\-/-<>-~](?:[ -<>-~]*[!-<>-~])?(?:\n|\Z))+")
 """Values, a line each, that are written as they are wherever in a line they stand."""
@@ -29,8 +31,7 @@ _PLAIN_VALUES = re.compile(r"(?:[!-\-/-<>-~](?:[ -<>-~]*[!-<>-~])?(?:\n|\Z))+")
 class _Shape(NamedTuple):
     """A part without its values."""
 
-    are_values: list[bool]  # the pieces
-    around: list[bytes]  # what is encoded, with a place for a value at each odd index
+    around: list[bytes]  # what stands before, between and behind them
     rooms: list[int]  # how many octets a value may have for its line to hold it
 
 
@@ -56,68 +57,95 @@ class Text:
     Soft line breaks part what is long in the template from what is filled in beside it.
     """
 
-    def __init__(self, subtype: str, constants: Iterable[str]) -> None:
-        """Take the texts that messages will hold unchanged."""
+    def __init__(self, subtype: str) -> None:
+        """Write `text/<subtype>`."""
         self._subtype = subtype
         self._head = _HEAD % subtype.encode()
-        usable = (text for text in constants if "\r" not in text and _HOLE not in text)
-        self._numbers = {text: number for number, text in enumerate(usable)}
-        self._shapes: dict[tuple[int | None, ...], _Shape] = {}
+        self._shapes: dict[tuple[str, ...], _Shape | None] = {}
 
-    def encode(self, pieces: Sequence[str]) -> list[bytes]:
-        """Return the part that holds `pieces`, one after the other, in pieces of its own.
+    def encode(self, part: Part, count: int) -> list[bytes]:
+        """Return the part for each of `count` messages, with its Content fields.
 
         No line of it begins with a dot. Raises MessageFault for what UTF-8 cannot say.
         """
-        key = tuple(map(self._numbers.get, pieces))
         try:
-            shape = self._shapes.get(key) or self._remembered(key, pieces)
-            return _filled(shape, list(compress(pieces, shape.are_values))) or [
-                self._head,
-                _as_a_whole("".join(pieces)),
-            ]
+            shape = self._shape(part.texts)
+            if shape is None:
+                return [self._head + _as_a_whole(part.whole(number)) for number in range(count)]
+            return self._filled(shape, part, count)
         except UnicodeEncodeError:
             raise MessageFault(f"the {self._subtype} part holds half a surrogate pair") from None
 
-    def _remembered(self, key: tuple[int | None, ...], pieces: Sequence[str]) -> _Shape:
-        if len(self._shapes) >= _MOST_SHAPES:
-            self._shapes.clear()
-        are_values = [number is None for number in key]
-        around, rooms = [self._head], list[int]()
-        for line in _lines(pieces, are_values):
-            (first, *others), room = _around(line)
-            around[-1] += first
-            for octets in others:
-                around += (b"", octets)
-                rooms.append(room)
-            around[-1] += line.behind
-        shape = self._shapes[key] = _Shape(are_values, around, rooms)
-        return shape
+    def _shape(self, texts: tuple[str, ...]) -> _Shape | None:
+        """Return the shape of these texts, or None if they have none."""
+        try:
+            return self._shapes[texts]
+        except KeyError:
+            if len(self._shapes) >= _MOST_SHAPES:
+                self._shapes.clear()
+            usable = not any(map(_NO_TEXT.search, texts))
+            shape = self._shapes[texts] = _shape_of(self._head, texts) if usable else None
+            return shape
+
+    def _filled(self, shape: _Shape, part: Part, count: int) -> list[bytes]:
+        around = iter(shape.around)
+        pieces: list[Iterable[bytes]] = [repeat(next(around), count)]
+        for column, room, behind in zip(part.columns, shape.rooms, around, strict=True):
+            encoded = _encoded(column)
+            if max(map(len, encoded)) <= room and all(encoded):
+                pieces += (encoded, repeat(behind))
+            else:
+                pieces += _fitted(encoded, room, behind)
+        parts = list(map(b"".join, zip(*pieces, strict=False)))
+        for number in _in_lines(part):
+            parts[number] = self._head + _as_a_whole(part.whole(number))
+        return parts
 
 
-def _filled(shape: _Shape, values: list[str]) -> list[bytes] | None:
-    """Return the part in pieces, or None if a value has an end of a line in it, or the last line may be none."""
-    joined = "\n".join(values)
-    encoded = joined.encode().split(b"\n")
-    if len(encoded) != len(values) or "\r" in joined or (shape.are_values[-1] and not values[-1]):
-        return None if values else shape.around
-    plain = _PLAIN_VALUES.fullmatch(joined)
-    if not plain:
-        encoded = list(map(quoted_printable.line, values))
-    filled = shape.around.copy()
-    filled[1::2] = encoded
-    if not plain or any(map(operator.gt, map(len, values), shape.rooms)):
-        for place, value, room in zip(range(1, len(filled), 2), values, shape.rooms, strict=True):
-            if not 0 < len(filled[place]) <= room:
-                filled[place : place + 2] = _apart(value, filled[place + 1])
-    return filled
+def _shape_of(head: bytes, texts: Sequence[str]) -> _Shape:
+    around, rooms = [head], list[int]()
+    for line in _lines(texts):
+        (first, *others), room = _around(line)
+        around[-1] += first
+        around += others
+        rooms += [room] * len(others)
+        around[-1] += line.behind
+    return _Shape(around, rooms)
 
 
-def _apart(value: str, behind: bytes) -> tuple[bytes, bytes]:
-    """Return a value that does not fit its line on lines of its own, and what follows it."""
-    if behind.startswith(b"."):
-        behind = b"=2E" + behind[1:]
-    return SOFT + _piece(value, soft=True), behind
+def _encoded(column: Sequence[str]) -> list[bytes]:
+    """Return values as they are written in a line."""
+    joined = "\n".join(column)
+    if _PLAIN_VALUES.fullmatch(joined) and max(map(len, column)) < WIDTH:
+        plain = joined.encode().split(b"\n")
+        if len(plain) == len(column):
+            return plain
+    return list(map(quoted_printable.line, column))
+
+
+def _fitted(encoded: Iterable[bytes], room: int, behind: bytes) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """Return values, those that do not fit their line on lines of their own, and what follows each of them."""
+    undotted = b"=2E" + behind[1:] if behind.startswith(b".") else behind
+    pairs = [
+        (octets, behind) if 0 < len(octets) <= room else (_apart(octets), undotted) for octets in encoded
+    ]
+    values, followers = zip(*pairs, strict=True)
+    return values, followers
+
+
+def _apart(octets: bytes) -> bytes:
+    return SOFT + quoted_printable.broken(octets) if octets else SOFT
+
+
+def _in_lines(part: Part) -> set[int]:
+    """Return the messages that must be encoded as a whole: a value has an end of a line in it, or is a last line."""
+    numbers = set[int]()
+    for column in part.columns:
+        if _END.search("\t".join(column)):
+            numbers.update(number for number, value in enumerate(column) if _END.search(value))
+    if part.columns and not part.texts[-1]:
+        numbers.update(number for number, value in enumerate(part.columns[-1]) if not value)
+    return numbers
 
 
 def _as_a_whole(text: str) -> bytes:
@@ -125,23 +153,23 @@ def _as_a_whole(text: str) -> bytes:
     return b"".join(quoted_printable.line(line) + b"\r\n" for line in lines)
 
 
-def _lines(pieces: Sequence[str], are_values: Sequence[bool]) -> Iterator[_Line]:
-    """Yield the lines of a part. The last one has an end whether or not the text has."""
-    texts = [""]
+def _lines(texts: Sequence[str]) -> Iterator[_Line]:
+    """Yield the lines of a part that has a value between each two texts. Its last line is ended, too."""
+    line = [""]
     is_open = True
-    for piece, is_value in zip(pieces, are_values, strict=True):
-        if is_value:
-            texts.append("")
-        elif "\n" not in piece and len(piece) < _WORTH_A_BREAK:
-            texts[-1] += piece
+    for number, text in enumerate(texts):
+        if number:
+            line.append("")
+        if "\n" not in text and len(text) < _WORTH_A_BREAK:
+            line[-1] += text
         else:
-            cut = _cut(piece)
-            texts[-1] += cut.end or ""
-            yield _Line(texts, cut.end is None, cut.encoded)
-            texts = [cut.beginning]
+            cut = _cut(text)
+            line[-1] += cut.end or ""
+            yield _Line(line, cut.end is None, cut.encoded)
+            line = [cut.beginning]
             is_open = cut.encoded.endswith(SOFT)
-    if is_open or texts != [""]:
-        yield _Line(texts, soft=False, behind=b"")
+    if is_open or line != [""]:
+        yield _Line(line, soft=False, behind=b"")
 
 
 def _cut(text: str) -> _Cut:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -16,6 +16,7 @@ from mailbound.database.activities import Activity
 from mailbound.database.claims import Claimed
 from mailbound.database.engine import Database
 from mailbound.database.runs import Run
+from mailbound.errors import InputError
 from mailbound.model import Letter
 from mailbound.template import Template
 from mailbound.tokens import Key, Purpose
@@ -85,10 +86,19 @@ class Composer:
         self._clock = clock
         self._frames: OrderedDict[tuple[int, int | None], Frame] = OrderedDict()  # a key may be revoked
 
-    async def compose(self, delivery: Claimed, run: Run, activity: Activity) -> Letter:
-        """Return the letter of a delivery, as its recipient is now. Raises as `compose` does."""
-        frame = self._frames.get((run.id, run.key_id)) or await self._prepare(run, activity)
-        return compose(frame, delivery, now=self._clock())
+    async def compose(
+        self, deliveries: Sequence[Claimed], run: Run, activity: Activity
+    ) -> list[Letter | InputError]:
+        """Return for each delivery of a run its letter, as its recipient is now, or why it has none: see `compose`."""
+        return compose(await self._frame(run, activity), deliveries, now=self._clock())
+
+    async def enclosed_octets(self, run: Run, activity: Activity) -> int:
+        """Return how much the images and attachments take in each letter of a run."""
+        enclosures = (await self._frame(run, activity)).enclosures
+        return sum(map(len, (*enclosures.inline, *enclosures.attachments)))
+
+    async def _frame(self, run: Run, activity: Activity) -> Frame:
+        return self._frames.get((run.id, run.key_id)) or await self._prepare(run, activity)
 
     async def _prepare(self, run: Run, activity: Activity) -> Frame:
         content = await self._database.read(runs.frozen_template, run.template_id or 0)
@@ -108,52 +118,79 @@ class Composer:
         return frame
 
 
-def compose(frame: Frame, delivery: Claimed, *, now: datetime) -> Letter:
-    """Return the letter of a delivery.
+def compose(frame: Frame, deliveries: Sequence[Claimed], *, now: datetime) -> list[Letter | InputError]:
+    """Return for each delivery its letter, or why it has none.
 
-    Raises TemplateFault if the template cannot be filled for its recipient, MessageFault if a value cannot stand in a
-    message.
+    That is a TemplateFault if the template cannot be filled for its recipient, a MessageFault if a value cannot stand
+    in a message.
     """
-    store = frame.store
-    wish = tokens.for_unsubscribe(frame.key, delivery.recipient_id, store=frame.store_id)
-    url = f"{frame.unsubscribe_url}{wish}" if frame.unsubscribe_url else _unsubscribe_mailto(store, wish)
-    rendered = frame.template.render(_values(frame, delivery, url))
-    content = message.compose(
-        frame.sender,
-        message.Mailbox(delivery.address, delivery.name),
-        rendered,
-        frame.enclosures,
-        message_id=frame.message_id.fill(_token(frame, Purpose.MESSAGE_ID, delivery)),
-        date=now,
-        unsubscribe=frame.unsubscribe.fill(wish),
-    )
-    return Letter(
-        delivery_id=delivery.id,
-        attempt=delivery.attempt,
-        return_path=_return_path(store, _token(frame, Purpose.RETURN_PATH, delivery)),
-        recipient=delivery.address,
-        envid=_token(frame, Purpose.ENVID, delivery),
-        content=content,
-        utf8=not delivery.address.isascii(),
-        clean=True,
-    )
+    try:
+        return list(_letters(frame, deliveries, now=now))
+    except InputError as fault:
+        if len(deliveries) == 1:
+            return [fault]
+    return [one for delivery in deliveries for one in compose(frame, [delivery], now=now)]
 
 
-def _values(frame: Frame, delivery: Claimed, unsubscribe_url: str) -> dict[str, Any]:
+def _letters(frame: Frame, deliveries: Sequence[Claimed], *, now: datetime) -> Iterator[Letter]:
+    """Yield the letters of deliveries. Raises InputError for the first that cannot be composed."""
+    attempts = [(delivery.id, delivery.attempt) for delivery in deliveries]
+    return_paths = _tokens(frame, Purpose.RETURN_PATH, attempts)
+    envids = _tokens(frame, Purpose.ENVID, attempts)
+    contents = _contents(frame, deliveries, _tokens(frame, Purpose.MESSAGE_ID, attempts), now=now)
+    for delivery, return_path, envid, content in zip(deliveries, return_paths, envids, contents, strict=True):
+        yield Letter(
+            delivery_id=delivery.id,
+            attempt=delivery.attempt,
+            return_path=_return_path(frame.store, return_path),
+            recipient=delivery.address,
+            envid=envid,
+            content=content,
+            utf8=not delivery.address.isascii(),
+            clean=True,
+        )
+
+
+def _contents(
+    frame: Frame, deliveries: Sequence[Claimed], message_ids: Sequence[str], *, now: datetime
+) -> list[bytes]:
+    """Return the messages of deliveries. Those that differ in their values alone are composed together."""
+    recipients = [delivery.recipient_id for delivery in deliveries]
+    wishes = tokens.for_unsubscribes(frame.key, recipients, store=frame.store_id)
+    rows = [_values(frame, *pair) for pair in zip(deliveries, wishes, strict=True)]
+    contents = [b""] * len(rows)
+    for sheet in frame.template.render_all(rows):
+        these = [deliveries[number] for number in sheet.numbers]
+        messages = message.compose(
+            frame.sender,
+            [message.Mailbox(delivery.address, delivery.name) for delivery in these],
+            sheet,
+            frame.enclosures,
+            message_ids=frame.message_id.fill(message_ids[number] for number in sheet.numbers),
+            date=now,
+            unsubscribes=frame.unsubscribe.fill(wishes[number] for number in sheet.numbers),
+        )
+        for number, content in zip(sheet.numbers, messages, strict=True):
+            contents[number] = content
+    return contents
+
+
+def _values(frame: Frame, delivery: Claimed, wish: str) -> dict[str, Any]:
     """Return what a template can use: the recipient's attributes, and what every recipient has."""
+    url = frame.unsubscribe_url
     return {
         **delivery.attributes,
         "external_id": delivery.external_id,
         "address": delivery.address,
         "name": delivery.name,
         "locale": delivery.locale,
-        "unsubscribe_url": unsubscribe_url,
+        "unsubscribe_url": f"{url}{wish}" if url else _unsubscribe_mailto(frame.store, wish),
         **frame.shown,
     }
 
 
-def _token(frame: Frame, purpose: Purpose, delivery: Claimed) -> str:
-    return tokens.for_delivery(frame.key, purpose, delivery.id, attempt=delivery.attempt, day=frame.day)
+def _tokens(frame: Frame, purpose: Purpose, attempts: Sequence[tuple[int, int]]) -> list[str]:
+    return tokens.for_deliveries(frame.key, purpose, attempts, day=frame.day)
 
 
 def _return_path(store: Store, token: str) -> str:

@@ -25,13 +25,12 @@ from mailbound.database.outcomes import Ended
 from mailbound.database.runs import Run
 from mailbound.errors import DatabaseError
 from mailbound.lifecycle import DeliveryEvent, RunState
-from mailbound.message import MessageFault
+from mailbound.model import Letter
 from mailbound.outbound.composer import Composer
 from mailbound.outbound.courier import Courier, Item
 from mailbound.outbound.writer import Writer
 from mailbound.pacing import Backoff, Pace, Turns
 from mailbound.relay import Relay
-from mailbound.template import TemplateFault
 
 log = structlog.get_logger()
 
@@ -43,12 +42,15 @@ _ROOM_SECONDS = 0.005
 _AHEAD = 20
 """How many deliveries a courier are claimed and composed ahead of time; half of them are claimed at once."""
 
+_AHEAD_OCTETS = 64 * 1024 * 1024
+"""How much they may be together, as long as each courier has one: letters may have large attachments."""
+
 _SHORT_WAIT_SECONDS = 0.05
 """A delivery whose domain makes it wait longer goes back into the queue until its turn, so that others go ahead."""
 
 _TURN = timedelta(seconds=5)
-_BREATH_SECONDS = 0.0005
-"""How long compositions may follow each other while replies wait to be read."""
+_TOGETHER = 16
+"""How many letters are composed together: most of what that saves, while no reply waits long to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Outbound:
             for number in range(parts.connections)
         ]
         self._turns = Turns()
-        self._next_breath = 0.0
+        self._letter_octets = 0  # of the last one
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -179,7 +181,7 @@ class Outbound:
 
     async def _room(self, stopping: asyncio.Event) -> int:
         """Wait until half of what is kept ahead is gone, and return how many deliveries to claim."""
-        ahead = self._parts.connections * _AHEAD
+        ahead = letters_ahead(self._parts.connections, self._letter_octets)
         while (room := ahead - self._queue.qsize()) < ahead // 2 and not stopping.is_set():
             if self._is_down:
                 return 0
@@ -188,6 +190,8 @@ class Outbound:
         return room
 
     async def _feed_run(self, run: Run, activity: Activity, *, limit: int, stopping: asyncio.Event) -> int:
+        enclosed = await self._parts.composer.enclosed_octets(run, activity)
+        limit = min(limit, letters_ahead(self._parts.connections, enclosed))
         claimed = await self._parts.database.run(
             claims.claim,
             run_id=run.id,
@@ -197,17 +201,23 @@ class Outbound:
             now=self._parts.clock(),
         )
         hours, now = schedule.Hours(activity.window, activity.time_zone), self._parts.clock()
+        together: list[Claimed] = []
         for delivery in claimed:
             if stopping.is_set() or self._is_down:
                 self._release(delivery)
             elif (opens := hours.opens(delivery.time_zone, now)) > now:
                 self._release(delivery, next_attempt_at=opens)
-            else:
-                await self._pace(delivery, run, activity, stopping)
+            elif (wait := self._turn(delivery)) is not None:
+                if wait > 0 or len(together) == _TOGETHER:
+                    await self._queue_letters(together, run, activity)
+                    together = []
+                    await self._sleep(wait, stopping)
+                together.append(delivery)
+        await self._queue_letters(together, run, activity)
         return len(claimed)
 
-    async def _pace(self, delivery: Claimed, run: Run, activity: Activity, stopping: asyncio.Event) -> None:
-        """Compose a delivery and hand it to the couriers when its turn comes."""
+    def _turn(self, delivery: Claimed) -> float | None:
+        """Return in how many seconds it is a delivery's turn, or None if that is so late that it was released."""
         pace = self._parts.pace
         wait = 0.0 if self._is_its_turn(delivery) else pace.take_domain(delivery.domain, time.monotonic())
         if wait <= _SHORT_WAIT_SECONDS and (crowded := pace.admit(delivery.domain, time.monotonic())):
@@ -215,26 +225,26 @@ class Outbound:
         if wait > _SHORT_WAIT_SECONDS:
             turn = self._parts.clock() + timedelta(seconds=wait)
             self._release(delivery, next_attempt_at=turn, reason=deliveries.PACED)
-            return
-        if time.monotonic() >= self._next_breath:
-            await asyncio.sleep(0)  # a composition takes as long as some replies, which others wait for
-            self._next_breath = time.monotonic() + _BREATH_SECONDS
-        item = await self._compose(delivery, run, activity)
-        if item is None:
-            return
-        wait = max(wait, pace.take(time.monotonic()))
-        await self._sleep(wait, stopping)
-        self._queue.put_nowait(item)
-
-    async def _compose(self, delivery: Claimed, run: Run, activity: Activity) -> Item | None:
-        try:
-            letter = await self._parts.composer.compose(delivery, run, activity)
-        except (TemplateFault, MessageFault) as fault:
-            settlement = Settlement(delivery.id, DeliveryEvent.FAIL, reason="not-composed", reply=str(fault))
-            self.writer.settle(Ended(delivery.id, settlement))
-            log.warning("delivery.failed", delivery=delivery.id, activity=activity.name, why=str(fault))
             return None
-        return Item(delivery, letter, activity.name, activity.in_doubt == "resend", run.expires_at)
+        return max(wait, pace.take(time.monotonic()))
+
+    async def _queue_letters(self, claimed: Sequence[Claimed], run: Run, activity: Activity) -> None:
+        """Compose deliveries and hand them to the couriers. What cannot be composed has failed."""
+        if not claimed:
+            return
+        letters = await self._parts.composer.compose(claimed, run, activity)
+        for delivery, letter in zip(claimed, letters, strict=True):
+            if isinstance(letter, Letter):
+                resend = activity.in_doubt == "resend"
+                self._queue.put_nowait(Item(delivery, letter, activity.name, resend, run.expires_at))
+                self._letter_octets = len(letter.content)
+            else:
+                settlement = Settlement(
+                    delivery.id, DeliveryEvent.FAIL, reason="not-composed", reply=str(letter)
+                )
+                self.writer.settle(Ended(delivery.id, settlement))
+                log.warning("delivery.failed", delivery=delivery.id, activity=activity.name, why=str(letter))
+        await asyncio.sleep(0)  # it took as long as some replies, which others wait for
 
     async def _sleep(self, seconds: float, stopping: asyncio.Event) -> None:
         """Sleep until then, or until we stop, and go on telling that the loop is alive."""
@@ -264,6 +274,11 @@ class Outbound:
             delivery.id, DeliveryEvent.RELEASE, next_attempt_at=next_attempt_at, reason=reason
         )
         self.writer.settle(Ended(delivery.id, settlement))
+
+
+def letters_ahead(connections: int, letter_octets: int) -> int:
+    """Return how many letters of this size may be composed ahead of time."""
+    return max(connections, min(connections * _AHEAD, _AHEAD_OCTETS // max(letter_octets, 1)))
 
 
 def _sending(connection: sa.Connection, store_id: int) -> list[tuple[Run, Activity]]:

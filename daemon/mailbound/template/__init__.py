@@ -18,7 +18,8 @@ import itertools
 import re
 import traceback
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,8 @@ from jinja2.exceptions import SecurityError
 
 from mailbound.errors import InputError
 from mailbound.template import inlining, plaintext, sandbox
+from mailbound.template.outlines import Outlines
+from mailbound.template.sheet import Part, Sheet, Sieve
 
 _LARGEST = 25 * 1024 * 1024  # octets of all files; what relays commonly take is less
 _CID = re.compile(r"""(?<=["'(])cid:([^"')]*)""")
@@ -39,21 +42,12 @@ _AT_ONCE = 1_000  # pieces that are measured together
 
 
 class Rendered(NamedTuple):
-    """A message's subject and parts, for one recipient, in the pieces that the template made them of."""
+    """A message's subject and parts, for one recipient."""
 
     subject: str
-    text_pieces: Sequence[str]
-    html_pieces: Sequence[str] | None
-
-    @property
-    def text(self) -> str:
-        """The plain text."""
-        return "".join(self.text_pieces)
-
-    @property
-    def html(self) -> str | None:
-        """The HTML, or None if the message has none."""
-        return None if self.html_pieces is None else "".join(self.html_pieces)
+    text: str
+    html: str | None
+    """None if the message has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +117,37 @@ class Template:
         """What identifies the template's content."""
         return hashlib.sha256(self.freeze()).hexdigest()
 
-    @cached_property
-    def constants(self) -> frozenset[str]:
-        """The texts that stand in the template itself: each message holds many of them, as they are."""
-        return frozenset().union(*(environment.constants for environment in self._environments))
-
     def render(self, values: Mapping[str, Any]) -> Rendered:
         """Return the message for one recipient. Raises TemplateFault, naming what is missing and where.
 
         `values` hold only what JSON can: a template may call the methods of whatever it is given.
         """
+        subject, text, html = self._pieces(values)
+        return Rendered(subject, "".join(text), None if html is None else "".join(html))
+
+    def render_all(self, rows: Sequence[Mapping[str, Any]]) -> list[Sheet]:
+        """Return the messages for several recipients, as `render` makes them, those together that are alike.
+
+        Raises TemplateFault if that of one of them cannot be made.
+        """
+        sheets, left = self._outlines.sheets(rows) if self._outlines else ([], range(len(rows)))
+        return [*sheets, *self._gathered(rows, left)]
+
+    def _gathered(self, rows: Sequence[Mapping[str, Any]], numbers: Iterable[int]) -> Iterator[Sheet]:
+        """Yield what Jinja2 makes of some of the rows."""
+        alike = defaultdict[Any, list[tuple[int, str, tuple[str, ...], tuple[str, ...]]]](list)
+        for number in numbers:
+            subject, text, html = self._pieces(rows[number])
+            texts, in_text = self._sieve.parted(text)
+            html_texts, in_html = (None, ()) if html is None else self._sieve.parted(html)
+            alike[texts, html_texts].append((number, subject, in_text, in_html))
+        for (texts, html_texts), messages in alike.items():
+            these, subjects, in_text, in_html = zip(*messages, strict=True)
+            html_part = None if html_texts is None else Part(html_texts, list(zip(*in_html, strict=True)))
+            yield Sheet(these, subjects, Part(texts, list(zip(*in_text, strict=True))), html_part)
+
+    def _pieces(self, values: Mapping[str, Any]) -> tuple[str, list[str], list[str] | None]:
+        """Return a message in the pieces that Jinja2 makes it of."""
         variables = {**sandbox.GLOBALS, **values}
         sandbox.renew_budget()
         subject = " ".join("".join(_part(self._subject, variables)).split())
@@ -144,7 +159,7 @@ class Template:
         )
         if self._laid_out:
             text = [plaintext.lay_out("".join(text))]
-        return Rendered(subject, text, html)
+        return subject, text, html
 
     # --- compiling ----------------------------------------------------------------------------------------
 
@@ -157,23 +172,41 @@ class Template:
             html["html.html"] = inlined
         html_files = sandbox.Environment({**self._sources, **html}, html=True, trim=False)
         text_files = sandbox.Environment(self._sources, html=False)
-        self._environments = [html_files, text_files]
         for path in self._sources:
             self._compiled(html_files if path in html else text_files, path)
         self._subject = self._compiled(text_files, "subject.txt")
         self._html = self._compiled(html_files, "html.html") if source is not None else None
-        self._text = self._text_part(source, text_files)
-        self._laid_out = self._text is not None and "text.txt" not in self._sources
+        text = self._text_file(source, text_files)
+        self._text = self._compiled(*text) if text else None
+        self._laid_out = text is not None and "text.txt" not in self._sources
+        environments = {html_files, text_files, text[0] if text else text_files}
+        self._sieve = Sieve(constant for environment in environments for constant in environment.constants)
+        self._outlines = (
+            self._outlined(html_files, text_files, text) if text and not self._inline_each else None
+        )
 
-    def _text_part(self, source: str | None, text_files: sandbox.Environment) -> jinja2.Template | None:
+    def _outlined(
+        self,
+        html_files: sandbox.Environment,
+        text_files: sandbox.Environment,
+        text: tuple[sandbox.Environment, str],
+    ) -> Outlines | None:
+        subject, text_part = text_files.outline("subject.txt"), text[0].outline(text[1])
+        html = html_files.outline("html.html") if self._html else None
+        if subject is None or text_part is None or (self._html and html is None):
+            return None
+        return Outlines(subject, text_part, html, laid_out=self._laid_out)
+
+    def _text_file(
+        self, source: str | None, text_files: sandbox.Environment
+    ) -> tuple[sandbox.Environment, str] | None:
+        """Return where the text is, or None if it can only be made from each message's HTML."""
         if "text.txt" in self._sources:
-            return self._compiled(text_files, "text.txt")
+            return text_files, "text.txt"
         derived = plaintext.from_source(source or "")
         if derived is None:
             return None
-        environment = sandbox.Environment({"html.html": derived}, html=False, trim=False)
-        self._environments.append(environment)
-        return self._compiled(environment, "html.html")
+        return sandbox.Environment({"html.html": derived}, html=False, trim=False), "html.html"
 
     def _compiled(self, environment: sandbox.Environment, path: str) -> jinja2.Template:
         try:

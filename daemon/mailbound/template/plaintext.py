@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from html.parser import HTMLParser
 
 from mailbound.template import protection
@@ -19,6 +20,7 @@ _BLOCKS = """address article blockquote dl fieldset footer form h1 h2 h3 h4 h5 h
 _LINES = "body caption dd div dt figure html li tbody tfoot thead tr"
 _AROUND = dict.fromkeys(_BLOCKS.split(), _PARAGRAPH) | dict.fromkeys(_LINES.split(), _LINE)
 _MARKS = re.compile(r"[\x0b\x1c-\x1f]+")
+_OWN = re.compile(r"[\n\x0b\x1c-\x1f]")
 
 
 def from_html(html: str) -> str:
@@ -46,6 +48,11 @@ def from_source(source: str) -> str | None:
 def lay_out(marked: str) -> str:
     """Return the text with line breaks and spaces for its marks."""
     return _MARKS.sub(_white_space, _PARAGRAPH + marked + _PARAGRAPH).strip("\n") + "\n"
+
+
+def has_space_of_its_own(values: Iterable[str]) -> bool:
+    """Return whether what is filled in could change the space around it."""
+    return bool(_OWN.search("\t".join(values)))
 
 
 def _white_space(found: re.Match[str]) -> str:

@@ -23,6 +23,8 @@ from jinja2.runtime import markup_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
+from mailbound.template.outline import Outline
+
 _T = TypeVar("_T")
 
 LARGEST_OUTPUT = 1_000_000
@@ -75,6 +77,10 @@ class Environment(ImmutableSandboxedEnvironment):
         """The texts that stand in the files outside of all tags."""
         parsed = (self.parse(source, name) for name, source in self._files.items())
         return frozenset(node.data for tree in parsed for node in tree.find_all(nodes.TemplateData))
+
+    def outline(self, path: str) -> Outline | None:
+        """Return the outline of a file, or None if it is no plain template."""
+        return Outline.of(self.parse(self._files[path], path))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Return whether an expression may read `obj.attr`."""
