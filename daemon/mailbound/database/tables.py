@@ -67,8 +67,8 @@ Id = BigInteger().with_variant(Integer(), "sqlite")
 Json = JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
-def _partial(name: str, where: str, *columns: Any) -> Index:
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+def _partial(name: str, where: str, *columns: Any, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
 def _id() -> Column[int]:
@@ -135,18 +135,20 @@ change = Table(
     _id(),
     Column("at", Utc, nullable=False),
     Column("kind", String(16), nullable=False),  # opt_in, status, suppression, address
-    Column("recipient_id", Id, index=True),
-    Column("address_id", Id, index=True),
+    Column("recipient_id", Id),
+    Column("address_id", Id),
     Column("domain_id", Id),
     Column("store_id", Integer),
     Column("before", String(255), nullable=False),
     Column("after", String(255), nullable=False),
     Column("cause", String(16), nullable=False),  # bounce, complaint, unsubscribe, import, command, time
-    Column("bounce_id", Id, index=True),
+    Column("bounce_id", Id),
     Column("rule_version", String(32), nullable=False, server_default=""),
     Column("who", String(64), nullable=False, server_default=""),
-    Column("undoes", Id, ForeignKey("change.id"), index=True),
+    Column("undoes", Id, ForeignKey("change.id")),
 )
+for _whose in ("recipient_id", "address_id", "bounce_id", "undoes"):  # most lines lack most of them
+    _partial(f"ix_change_{_whose}", f"{_whose} IS NOT NULL", change.c[_whose])
 
 suppression = Table(
     "suppression",
@@ -360,15 +362,7 @@ hold = Table(  # mass bounces: what comes back alike is held until an operator h
     Column("settled_at", Utc),
     Column("who", String(64), nullable=False, server_default=""),
 )
-Index(
-    "uq_hold_open",
-    hold.c.store_id,
-    hold.c.trait,
-    hold.c.subject,
-    unique=True,
-    sqlite_where=text("settled_at IS NULL"),
-    postgresql_where=text("settled_at IS NULL"),
-)
+_partial("uq_hold_open", "settled_at IS NULL", hold.c.store_id, hold.c.trait, hold.c.subject, unique=True)
 
 node = Table(
     "node",

@@ -28,6 +28,8 @@ _TOGETHER = 400
 _TOGETHER_OCTETS = 524_288  # of compressed mail
 _PIPE_OCTETS = 1_048_576  # what Linux grants anybody
 _HEADER_OCTETS = 16  # before each message
+_GARBAGE = 10_000
+"""After so many new objects Python looks whether some only hold each other, as hardly any of a mail do."""
 
 
 Outcome = Said | Unreadable
@@ -200,6 +202,7 @@ def _serve(questions: Connection, answers: Connection, read: Callable[[bytes], R
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_OCTETS, MEMORY_OCTETS))
     classify.rules()
     gc.freeze()  # what is there now stays, and need not be looked through again
+    gc.set_threshold(_GARBAGE)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         answers.send("ready")
         while True:

@@ -35,10 +35,38 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["undoes"], ["change.id"], name=op.f("fk_change_undoes")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_change")),
     )
-    op.create_index(op.f("ix_change_address_id"), "change", ["address_id"], unique=False)
-    op.create_index(op.f("ix_change_bounce_id"), "change", ["bounce_id"], unique=False)
-    op.create_index(op.f("ix_change_recipient_id"), "change", ["recipient_id"], unique=False)
-    op.create_index(op.f("ix_change_undoes"), "change", ["undoes"], unique=False)
+    op.create_index(
+        "ix_change_address_id",
+        "change",
+        ["address_id"],
+        unique=False,
+        sqlite_where=sa.text("address_id IS NOT NULL"),
+        postgresql_where=sa.text("address_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_change_bounce_id",
+        "change",
+        ["bounce_id"],
+        unique=False,
+        sqlite_where=sa.text("bounce_id IS NOT NULL"),
+        postgresql_where=sa.text("bounce_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_change_recipient_id",
+        "change",
+        ["recipient_id"],
+        unique=False,
+        sqlite_where=sa.text("recipient_id IS NOT NULL"),
+        postgresql_where=sa.text("recipient_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_change_undoes",
+        "change",
+        ["undoes"],
+        unique=False,
+        sqlite_where=sa.text("undoes IS NOT NULL"),
+        postgresql_where=sa.text("undoes IS NOT NULL"),
+    )
 
     op.create_table(
         "domain",
@@ -510,9 +538,29 @@ def downgrade() -> None:
     op.drop_table("lease")
     op.drop_table("node")
     op.drop_table("domain")
-    op.drop_index(op.f("ix_change_undoes"), table_name="change")
-    op.drop_index(op.f("ix_change_recipient_id"), table_name="change")
-    op.drop_index(op.f("ix_change_bounce_id"), table_name="change")
-    op.drop_index(op.f("ix_change_address_id"), table_name="change")
+    op.drop_index(
+        "ix_change_undoes",
+        table_name="change",
+        sqlite_where=sa.text("undoes IS NOT NULL"),
+        postgresql_where=sa.text("undoes IS NOT NULL"),
+    )
+    op.drop_index(
+        "ix_change_recipient_id",
+        table_name="change",
+        sqlite_where=sa.text("recipient_id IS NOT NULL"),
+        postgresql_where=sa.text("recipient_id IS NOT NULL"),
+    )
+    op.drop_index(
+        "ix_change_bounce_id",
+        table_name="change",
+        sqlite_where=sa.text("bounce_id IS NOT NULL"),
+        postgresql_where=sa.text("bounce_id IS NOT NULL"),
+    )
+    op.drop_index(
+        "ix_change_address_id",
+        table_name="change",
+        sqlite_where=sa.text("address_id IS NOT NULL"),
+        postgresql_where=sa.text("address_id IS NOT NULL"),
+    )
 
     op.drop_table("change")
