@@ -22,7 +22,7 @@ from mailbound import classify, config, mailbox, reading
 from mailbound.database.engine import Database
 from mailbound.database.leases import Lease
 from mailbound.inbound import Reader, Recorder, recorder
-from mailbound.inbound.reader import Keys, Outcome, Packed, said
+from mailbound.inbound.reader import Keys, Mail, Outcome, said
 from mailbound.mailbox import pop3
 from world import NODE, NOW
 
@@ -61,9 +61,9 @@ class FrailDatabase(Database):
 class Here(Reader):
     """Reads in this process: one that is to die takes nobody with it, and none has to be started."""
 
-    async def read_all(self, mails: Sequence[Packed], keys: Keys) -> list[Outcome]:
+    async def read_all(self, mails: Sequence[Mail], keys: Keys) -> list[Outcome]:
         """Return what each mail says."""
-        return [said(reading.read, mail, keys) for mail in mails]
+        return list(said(reading.read, mails, keys))
 
 
 def open_mailbox(port: int) -> Callable[[], Any]:

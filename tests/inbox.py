@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -12,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mailbound import config, reading
+from mailbound import config, packing, reading
 from mailbound.bounds import Unreadable
 from mailbound.database import inbound_mail, schema, tables
 from mailbound.database.engine import Database
@@ -86,7 +85,7 @@ def read_or_die(raw: bytes) -> Report:
 
 async def read(reader: Reader, content: bytes) -> Said:
     """Return what one mail says. Raises Unreadable if it is more than the worker can bear."""
-    (outcome,) = await reader.read_all([(zlib.compress(content), Arrived(None, 1, NOW))], {})
+    (outcome,) = await reader.read_all([(packing.alone(content), Arrived(None, 1, NOW))], {})
     if isinstance(outcome, Unreadable):
         raise outcome
     return outcome

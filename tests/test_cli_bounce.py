@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ import pytest
 
 import command
 from box import Box
+from mailbound import packing
 from mailbound.cli import bounce_views
 from mailbound.database import inbound_mail, schema
 from mailbound.database.inbound_mail import Arrival
@@ -142,7 +142,7 @@ def test_a_list_of_mails_says_whom_each_is_from(tmp_path, database_url, head, se
 
 @pytest.mark.parametrize(("width", "left"), [(100, {"fetched", "store"}), (80, {"store"}), (60, set())])
 def test_a_narrow_list_of_mails_keeps_whom_they_are_from_and_what_about(capsys, width, left):
-    packed = zlib.compress(b"From: <" + b"w" * 40 + b"@mailer.example.com>\n\n")
+    packed = packing.alone(b"From: <" + b"w" * 40 + b"@mailer.example.com>\n\n")
     row = SimpleNamespace(
         id=47,
         store="main",
@@ -150,7 +150,7 @@ def test_a_narrow_list_of_mails_keeps_whom_they_are_from_and_what_about(capsys, 
         kind="unrecognised",
         state="read",
         subject="q" * 50,
-        head=packed,
+        **packed._asdict(),
     )
     size = {"COLUMNS": str(width)}
     with mock.patch.dict("os.environ", size), mock.patch("sys.stdout.isatty", return_value=True):

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import sqlite3
-import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -21,7 +20,7 @@ import sqlalchemy as sa
 from structlog.testing import capture_logs
 
 import inbox
-from mailbound import mailbox
+from mailbound import mailbox, packing
 from mailbound.bounds import Unreadable
 from mailbound.database import inbound_mail, leases, nodes, tables
 from mailbound.database.engine import Database
@@ -621,7 +620,7 @@ def test_whoever_is_asked_ahead_answers_the_right_question() -> None:
             mails = [inbox.MAIL % number for number in range(6)]
             mails[4] += b"die!"
             asked = [
-                asyncio.create_task(reader.read_all([(zlib.compress(mail), Arrived(None, 1, NOW))] * 2, {}))
+                asyncio.create_task(reader.read_all([(packing.alone(mail), Arrived(None, 1, NOW))] * 2, {}))
                 for mail in mails
             ]
             await asyncio.sleep(0)  # all of them wait
@@ -642,8 +641,8 @@ def test_a_worker_that_needs_too_much_memory_does_not_take_the_machine_with_it()
     async def main() -> None:
         reader = Reader(read=inbox.read_or_die)
         try:
-            large = zlib.compress(inbox.MAIL % 1 + b"x" * 600_000_000, 1)
-            greedy = zlib.compress(inbox.MAIL % 2 + b"devour!")
+            large = packing.alone(inbox.MAIL % 1 + b"x" * 600_000_000)
+            greedy = packing.alone(inbox.MAIL % 2 + b"devour!")
             here = Arrived(None, 1, NOW)
             outcomes = await reader.read_all([(large, here), (greedy, here)], {})
             assert isinstance(outcomes[0], Said)

@@ -20,8 +20,8 @@ _several = pytest.mark.skipif(len(_ALLOWED) < 2, reason="there is one processor"
 _PRELUDE = """
 import asyncio, json, os, subprocess, sys, threading, time
 from datetime import UTC, datetime
-import zlib
 from mailbound.inbound import Reader
+from mailbound import packing
 from mailbound.inbound.findings import Arrived
 from mailbound.processor import Processor
 
@@ -42,7 +42,7 @@ before.start()
 _READ = """
 processor = Processor()
 reader = Reader()
-mail = zlib.compress(b"Subject: hello\\r\\n\\r\\n"), Arrived(None, 1, datetime.now(UTC))
+mail = packing.alone(b"Subject: hello\\r\\n\\r\\n"), Arrived(None, 1, datetime.now(UTC))
 asyncio.run(reader.read_all([mail], {}))
 print(json.dumps({"ours": where(), "reader": sorted(os.sched_getaffinity(reader._worker.process.pid))}))
 reader.close()

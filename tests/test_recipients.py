@@ -14,14 +14,16 @@ import sqlalchemy as sa
 from typer.testing import CliRunner, Result
 
 import rows
+from mailbound import packing
 from mailbound.cli import recipient as command
-from mailbound.database import erasing, recipients
+from mailbound.database import erasing, raw_mail, recipients
 from mailbound.database.tables import (
     address,
     bounce,
     change,
     delivery,
     inbound_mail,
+    inbound_pack,
     inbound_raw,
     metadata,
     opt_in,
@@ -122,6 +124,7 @@ def test_an_address_that_nobody_has_any_more_can_be_reinstated(world, tmp_path):
 def mailed(world: People, *names: str) -> None:
     """Let each have a delivery that bounced, with the mail that said so."""
     people = [world.find(who) for who in names]
+    mails: list[tuple[int, bytes]] = []
     with world.database.begin() as connection:
         put = rows.World(connection)
         run_id = put.run(put.activity("spring"))
@@ -134,10 +137,11 @@ def mailed(world: People, *names: str) -> None:
             found = connection.execute(sa.select(delivery).where(delivery.c.id == delivery_id)).one()
             put.say(found, diagnostic=f"550 <{text}>: unknown", address=text)
             mail_id = connection.execute(sa.select(sa.func.max(inbound_mail.c.id))).scalar_one()
-            content = zlib.compress(text.encode())
-            connection.execute(inbound_raw.insert().values(mail_id=mail_id, content=content))
+            mails.append((mail_id, text.encode()))
             named = inbound_mail.update().where(inbound_mail.c.id == mail_id)
             connection.execute(named.values(subject=f"failed: {text}"))
+        numbers, contents = zip(*mails, strict=True)
+        raw_mail.keep(connection, numbers, contents, packing.together(contents))
 
 
 def traces(world: People, text: str) -> set[str]:
@@ -146,7 +150,13 @@ def traces(world: People, text: str) -> set[str]:
     with world.database.look() as connection:
         for table in metadata.sorted_tables:
             for row in connection.execute(sa.select(table)).mappings():
-                found |= {f"{table.name}.{name}" for name, value in row.items() if text in str(value).lower()}
+                for name, value in row.items():
+                    said = (
+                        zlib.decompress(value)
+                        if isinstance(value, bytes) and table is inbound_pack
+                        else value
+                    )
+                    found |= {f"{table.name}.{name}"} if text in str(said).lower() else set()
     return found
 
 

@@ -51,7 +51,7 @@ def _sender(row: Any) -> str:
     from mailbound.database import inbound_mail
     from mailbound.reading import mail
 
-    return mail.sender_of(inbound_mail.head(bytes(row.head)))
+    return mail.sender_of(inbound_mail.head(row))
 
 
 def bounce(row: Any, effects: Sequence[Any], run: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailbound import tokens
-from mailbound.database import bulk, changes, token_keys
+from mailbound.database import bulk, changes, raw_mail, token_keys
 from mailbound.database.changes import Cause
 from mailbound.database.tables import (
     address,
@@ -21,7 +21,6 @@ from mailbound.database.tables import (
     change,
     delivery,
     inbound_mail,
-    inbound_raw,
     opt_in,
     recipient,
     segment_member,
@@ -125,7 +124,7 @@ def _forget_address(connection: sa.Connection, row: Any) -> None:
 def _clear(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
     mails = sa.select(bounce.c.mail_id).where(which, bounce.c.mail_id.is_not(None))
     ids = list(connection.execute(mails).scalars())
-    connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id.in_(ids)))
+    raw_mail.forget(connection, ids)
     connection.execute(inbound_mail.update().where(inbound_mail.c.id.in_(ids)).values(subject=""))
     connection.execute(bounce.update().where(which).values(address="", diagnostic="", gist=""))
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -13,10 +12,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mailbound.database import bulk, changes
-from mailbound.database.tables import bounce, inbound_mail, inbound_raw, store
+from mailbound import packing
+from mailbound.database import bulk, changes, raw_mail
+from mailbound.database.tables import bounce, inbound_mail, inbound_pack, inbound_raw, store
 from mailbound.errors import InputError
 from mailbound.model import Disposition, Kind
+from mailbound.packing import Pack, Packed
 
 NEW = "new"
 READ = "read"
@@ -28,9 +29,7 @@ _HEAD_OCTETS = 4096
 _READ_OCTETS = 65_536
 """Of the beginning of a packed mail, and of what comes out of it: there the header stands, and no more is needed."""
 
-HELD_OCTETS = sa.case(
-    (inbound_mail.c.truncated, sa.func.length(inbound_raw.c.content)), else_=inbound_mail.c.size_octets
-)
+HELD_OCTETS = sa.case((inbound_mail.c.truncated, inbound_raw.c.length), else_=inbound_mail.c.size_octets)
 """What a kept mail counts for: of one that was too large, only what was fetched of it."""
 
 TRIES = 2
@@ -51,15 +50,10 @@ class Arrival:
         """Return the hash that tells it from others of the same uid."""
         return hashlib.sha256(self.content).hexdigest()
 
-    @cached_property
-    def packed(self) -> bytes:
-        """Return it as it lies in the database. Whoever asks before the transaction makes that shorter."""
-        return zlib.compress(self.content, 1)
-
     @property
     def held_octets(self) -> int:
         """Return what it counts for, once it is kept."""
-        return len(self.packed) if self.truncated else self.size_octets
+        return len(self.content) if self.truncated else self.size_octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +64,12 @@ class Unread:
     store_id: int
     fetched_at: datetime
     attempts: int  # this one included
-    packed: bytes  # as it lies in the database
+    packed: Packed
 
     @property
     def content(self) -> bytes:
         """Return the mail as the mailbox handed it over."""
-        return unpack(self.packed)
+        return packing.unpack(self.packed)
 
     @property
     def is_poison(self) -> bool:
@@ -83,21 +77,30 @@ class Unread:
         return self.attempts > TRIES
 
 
-def unpack(content: bytes) -> bytes:
-    """Return the mail that was packed so."""
-    return zlib.decompress(content)
+def keep(
+    connection: sa.Connection,
+    store_id: int,
+    arrivals: Sequence[Arrival],
+    *,
+    now: datetime,
+    packs: Sequence[Pack] | None = None,
+) -> int:
+    """Keep raw mail; return how many were new. A mail counts once, by its uid and content.
 
-
-def keep(connection: sa.Connection, store_id: int, arrivals: Iterable[Arrival], *, now: datetime) -> int:
-    """Keep raw mail; return how many were new. A mail counts once, by its uid and content."""
-    different = {(arrival.uid[:255], arrival.sha256): arrival for arrival in arrivals}
+    `packs` has the same mails packed together, where that was done before: it takes longer than the transaction.
+    """
+    names = [(arrival.uid[:255], arrival.sha256) for arrival in arrivals]
+    different = dict(zip(names, arrivals, strict=True))
     rows = [
         (store_id, uid, sha256, arrival.size_octets, arrival.truncated, now, NEW)
         for (uid, sha256), arrival in different.items()
     ]
-    new = _KEPT.rows(connection, rows)
-    _RAW.execute(connection, [(mail_id, different[uid, sha256].packed) for mail_id, uid, sha256 in new])
-    return len(new)
+    new = {(uid, sha256): mail_id for mail_id, uid, sha256 in _KEPT.rows(connection, rows)}
+    count = len(new)
+    numbers = [new.pop(name, None) for name in names]  # of the same mail only the first
+    contents = [arrival.content for arrival in arrivals]
+    raw_mail.keep(connection, numbers, contents, packing.together(contents) if packs is None else packs)
+    return count
 
 
 _KEPT = bulk.Insert(
@@ -105,7 +108,6 @@ _KEPT = bulk.Insert(
     ("store_id", "uid", "sha256", "size_octets", "truncated", "fetched_at", "state"),
     returning=(inbound_mail.c.id, inbound_mail.c.uid, inbound_mail.c.sha256),
 )
-_RAW = bulk.Statement(lambda _: inbound_raw.insert(), ("mail_id", "content"))
 
 
 def known(connection: sa.Connection, store_id: int, uids: Sequence[str]) -> set[str]:
@@ -151,11 +153,14 @@ def _count(connection: sa.Connection, chosen: Sequence[_Size]) -> list[Unread]:
     """Count a try of mails, and return them."""
     if not chosen:
         return []
-    ids = bulk.packed(connection, [mail_id for mail_id, _, _ in chosen])
+    numbers = [mail_id for mail_id, _, _ in chosen]
+    ids = bulk.packed(connection, numbers)
     _COUNTED.execute(connection, ids=ids)
+    octets = raw_mail.taken(connection, numbers)
     return [
-        Unread(mail_id, store_id, bulk.moment(fetched_at), attempts, bytes(content))
-        for mail_id, store_id, fetched_at, attempts, content in _TAKEN.rows(connection, ids=ids)
+        Unread(mail_id, store_id, bulk.moment(fetched_at), attempts, octets[mail_id])
+        for mail_id, store_id, fetched_at, attempts in _TAKEN.rows(connection, ids=ids)
+        if mail_id in octets
     ]
 
 
@@ -183,12 +188,8 @@ def _counted(connection: sa.Connection) -> sa.Update:
 
 def _taken(connection: sa.Connection) -> sa.Select[Any]:
     columns = (inbound_mail.c[name] for name in ("id", "store_id", "fetched_at", "attempts"))
-    return (
-        sa.select(*columns, inbound_raw.c.content)
-        .join(inbound_raw, inbound_raw.c.mail_id == inbound_mail.c.id)
-        .where(bulk.listed(connection, inbound_mail.c.id, "ids"))
-        .order_by(inbound_mail.c.id)
-    )
+    which = bulk.listed(connection, inbound_mail.c.id, "ids")
+    return sa.select(*columns).where(which).order_by(inbound_mail.c.id)
 
 
 _OLDEST = bulk.Query(_oldest)
@@ -251,9 +252,7 @@ _SETTLED = bulk.Statement(
 
 def find_raw(connection: sa.Connection, mail_id: int) -> bytes | None:
     """Return a kept mail, or None if it is not there, or no longer."""
-    query = sa.select(inbound_raw.c.content).where(inbound_raw.c.mail_id == mail_id)
-    content = connection.execute(query).scalar_one_or_none()
-    return None if content is None else unpack(bytes(content))
+    return raw_mail.find(connection, mail_id)
 
 
 def raw(connection: sa.Connection, mail_id: int) -> bytes:
@@ -269,11 +268,15 @@ def _not_kept(mail_id: int) -> InputError:
 
 
 def recent(connection: sa.Connection, *, kinds: Sequence[str] = (), limit: int = 50) -> Sequence[Any]:
-    """Return kept mail, the latest first: its id, store, state, kind, subject, why, time, and its head for `head`."""
-    begins = sa.func.substr(inbound_raw.c.content, 1, _HEAD_OCTETS, type_=inbound_raw.c.content.type)
+    """Return kept mail, the latest first: its id, store, state, kind, subject, why, time, and what `head` takes."""
+    enough = inbound_raw.c.begin + _HEAD_OCTETS  # no pack is larger than what is in it
+    content = inbound_pack.c.content
+    begins = sa.func.substr(content, 1, enough, type_=content.type).label("pack")
     query = (
-        sa.select(inbound_mail, store.c.name.label("store"), begins.label("head"))
-        .join(inbound_raw, inbound_raw.c.mail_id == inbound_mail.c.id)
+        sa.select(
+            inbound_mail, store.c.name.label("store"), begins, inbound_raw.c.begin, inbound_raw.c.length
+        )
+        .select_from(inbound_mail.join(raw_mail.JOINED, inbound_raw.c.mail_id == inbound_mail.c.id))
         .join(store, store.c.id == inbound_mail.c.store_id)
         .order_by(inbound_mail.c.id.desc())
         .limit(limit)
@@ -283,9 +286,10 @@ def recent(connection: sa.Connection, *, kinds: Sequence[str] = (), limit: int =
     return connection.execute(query).all()
 
 
-def head(packed: bytes) -> bytes:
-    """Return where a mail begins, of which `packed` is where it begins in the database."""
-    return zlib.decompressobj().decompress(packed, _READ_OCTETS)
+def head(row: Any) -> bytes:
+    """Return where a mail begins, of a row of `recent`."""
+    mail = Packed(bytes(row.pack), row.begin, row.length)
+    return next(packing.heads([mail], most=_READ_OCTETS))
 
 
 _PUZZLING = sa.or_(
@@ -316,7 +320,7 @@ def drop(connection: sa.Connection, mail_id: int, *, who: str) -> None:
         understood = f"was understood, as {row.kind}" if row.kind else "is still to be read"
         raise InputError(f"mail {mail_id} {understood}; it goes by itself")
     connection.execute(inbound_mail.update().where(which).values(why=f"dropped by {who}"[:255]))
-    _forget(connection, [mail_id])
+    raw_mail.forget(connection, [mail_id])
 
 
 def held_octets(connection: sa.Connection) -> int:
@@ -342,7 +346,7 @@ def _octets(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> int:
 def purge(connection: sa.Connection, *, before: datetime, limit: int = 1000) -> int:
     """Drop the raw bytes of understood mail fetched before `before`, the oldest first; return how many."""
     old = _first(limit, _UNDERSTOOD).where(inbound_mail.c.fetched_at < before)
-    return _forget(connection, [row.id for row in connection.execute(old)])
+    return raw_mail.forget(connection, [row.id for row in connection.execute(old)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +371,7 @@ def make_room(connection: sa.Connection, *, octets: int, limit: int = 1000) -> R
             break
         gone.append(row.id)
         freed += row.octets
-    return Room(_forget(connection, gone), freed)
+    return Room(raw_mail.forget(connection, gone), freed)
 
 
 def _raw() -> sa.Join:
@@ -382,7 +386,3 @@ def _first(limit: int, *which: sa.ColumnElement[bool]) -> sa.Select[Any]:
         .order_by(inbound_raw.c.mail_id)
         .limit(limit)
     )
-
-
-def _forget(connection: sa.Connection, mails: Sequence[int]) -> int:
-    return connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id.in_(mails))).rowcount

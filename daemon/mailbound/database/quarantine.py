@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from mailbound import address as addresses
 from mailbound import tokens
 from mailbound.config import Policy
-from mailbound.database import bounces
+from mailbound.database import bounces, raw_mail
 from mailbound.database.changes import Cause
 from mailbound.database.inbound_mail import HELD_OCTETS
 from mailbound.database.tables import (
@@ -136,7 +136,7 @@ def drop(connection: sa.Connection, bounce_id: int, *, who: str) -> None:
         bounce.c.mail_id == row.mail_id, bounce.c.disposition != Disposition.UNDONE
     )
     if connection.execute(others.limit(1)).first() is None:
-        connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id == row.mail_id))
+        raw_mail.forget(connection, [row.mail_id])
 
 
 def shrink(connection: sa.Connection, *, budget_octets: int, deleting: Collection[int]) -> Room:
@@ -207,7 +207,7 @@ def _forget(connection: sa.Connection, mails: Sequence[int], deleting: Collectio
 
 def _forget_mails(connection: sa.Connection, mails: Collection[int], deleting: Collection[int]) -> None:
     """Forget the octets of mails and, where no server has them any more and no report names them, their rows."""
-    connection.execute(inbound_raw.delete().where(inbound_raw.c.mail_id.in_(mails)))
+    raw_mail.forget(connection, mails)
     named = sa.exists().where(bounce.c.mail_id == inbound_mail.c.id)
     ours = inbound_mail.c.id.in_(mails), inbound_mail.c.store_id.in_(deleting), sa.not_(named)
     connection.execute(inbound_mail.delete().where(*ours))

@@ -53,14 +53,9 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+_NAME = "_%(table_name)s_%(column_0_N_name)s"
+_NAMES = {"ix": f"ix{_NAME}", "uq": f"uq{_NAME}", "fk": f"fk{_NAME}", "pk": "pk_%(table_name)s"}
+metadata = MetaData(naming_convention=_NAMES)
 
 # SQLite gives out row ids by itself only for a column that is exactly INTEGER.
 Id = BigInteger().with_variant(Integer(), "sqlite")
@@ -304,6 +299,18 @@ inbound_raw = Table(
     "inbound_raw",
     metadata,
     Column("mail_id", Id, ForeignKey("inbound_mail.id"), primary_key=True, autoincrement=False),
+    Column(
+        "pack_id", Id, nullable=False
+    ),  # no foreign key: it would want an index, and each pack one look more
+    Column("begin", Integer, nullable=False),  # in the pack, once it is undone
+    Column("length", Integer, nullable=False),
+)
+
+inbound_pack = Table(  # what came together, compressed together
+    "inbound_pack",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),  # of its first mail
+    Column("last_mail_id", Id, nullable=False),
     Column("content", LargeBinary, nullable=False),  # zlib
 )
 

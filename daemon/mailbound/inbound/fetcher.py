@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
+from mailbound import packing
 from mailbound.database import inbound_mail, renumbering
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
@@ -23,6 +24,7 @@ from mailbound.database.leases import Lease
 from mailbound.errors import DatabaseError, MailboxError
 from mailbound.mailbox import Item, Mailbox, SessionError
 from mailbound.pacing import Backoff
+from mailbound.packing import Pack
 
 log = structlog.get_logger()
 
@@ -271,8 +273,8 @@ class Fetcher:
         """Commit mails; return how many of them are new."""
         if not arrivals:
             return 0
-        await asyncio.to_thread(_pack, arrivals)  # it takes longer than the transaction
-        kept = await self._parts.database.run(self._commit, series, arrivals, now=self._parts.clock())
+        packs = await asyncio.to_thread(_prepared, arrivals)  # it takes longer than the transaction
+        kept = await self._parts.database.run(self._commit, series, arrivals, packs, now=self._parts.clock())
         self._held_octets += sum(arrival.held_octets for arrival in arrivals)
         if kept:
             log.info("mail.fetched", store=self._parts.store, mails=kept)
@@ -280,7 +282,13 @@ class Fetcher:
         return kept
 
     def _commit(
-        self, connection: sa.Connection, series: str, arrivals: Sequence[Arrival], *, now: datetime
+        self,
+        connection: sa.Connection,
+        series: str,
+        arrivals: Sequence[Arrival],
+        packs: Sequence[Pack],
+        *,
+        now: datetime,
     ) -> int:
         store_id = self._parts.store_id
         if series:
@@ -288,7 +296,7 @@ class Fetcher:
                 self._renumbered = {series: renumbering.is_renumbered(connection, store_id, series)}
             if self._renumbered[series]:
                 renumbering.recognise(connection, store_id, series, arrivals)
-        return inbound_mail.keep(connection, store_id, arrivals, now=now)
+        return inbound_mail.keep(connection, store_id, arrivals, now=now, packs=packs)
 
     async def _rest(self, work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
         """Wait for `work`, or until we are to stop. Raises what it raises."""
@@ -325,6 +333,7 @@ def _batches(items: Iterable[Item]) -> Iterator[Sequence[Item]]:
         yield batch
 
 
-def _pack(arrivals: Sequence[Arrival]) -> None:
+def _prepared(arrivals: Sequence[Arrival]) -> Sequence[Pack]:
     for arrival in arrivals:
-        _ = arrival.sha256, arrival.packed
+        _ = arrival.sha256  # it is worked out once
+    return packing.together([arrival.content for arrival in arrivals])

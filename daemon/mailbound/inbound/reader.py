@@ -10,16 +10,16 @@ import gc
 import multiprocessing
 import pickle
 import resource
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
-from mailbound import classify, processor, reading, tokens
+from mailbound import classify, packing, processor, reading, tokens
 from mailbound.bounds import MEMORY_OCTETS, SECONDS, Unreadable
 from mailbound.inbound import findings
 from mailbound.inbound.findings import Arrived, Said
+from mailbound.packing import Packed
 from mailbound.reading import Report
 from mailbound.reading.structure import SIZE_LIMIT
 
@@ -33,8 +33,8 @@ _GARBAGE = 10_000
 
 
 Outcome = Said | Unreadable
-Packed = tuple[bytes, Arrived]
-"""A compressed mail, and where it came from."""
+Mail = tuple[Packed, Arrived]
+"""A mail as it is kept, and where it came from."""
 
 Keys = Mapping[int, tokens.Key]
 
@@ -42,7 +42,7 @@ Keys = Mapping[int, tokens.Key]
 class _Question:
     """Some mails for the worker."""
 
-    def __init__(self, mails: Sequence[Packed], keys: Keys) -> None:
+    def __init__(self, mails: Sequence[Mail], keys: Keys) -> None:
         self.mails = mails
         self.keys = keys
 
@@ -62,7 +62,7 @@ class Reader:
         self._waiting: deque[_Question] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
 
-    async def read_all(self, mails: Sequence[Packed], keys: Keys) -> list[Outcome]:
+    async def read_all(self, mails: Sequence[Mail], keys: Keys) -> list[Outcome]:
         """Return what each of many mails says, or why it cannot be read; `keys` tell which tokens are ours."""
         questions = [_Question(some, keys) for some in _chunks(mails)]
         self._waiting.extend(questions)
@@ -182,12 +182,13 @@ def _widened(pipe: Connection) -> int:
     return fcntl.fcntl(pipe.fileno(), fcntl.F_GETPIPE_SZ)
 
 
-def _chunks(mails: Sequence[Packed]) -> Iterator[Sequence[Packed]]:
-    """Yield the mails in order, few enough at once."""
-    some: list[Packed] = []
+def _chunks(mails: Sequence[Mail]) -> Iterator[Sequence[Mail]]:
+    """Yield the mails in order, few enough at once. A pack goes once with all its mails that follow each other."""
+    some: list[Mail] = []
     octets = 0
     for mail in mails:
-        size = len(mail[0])
+        is_alike = some and mail[0].pack is some[-1][0].pack
+        size = 0 if is_alike else len(mail[0].pack)
         if some and (len(some) == _TOGETHER or octets + size > _TOGETHER_OCTETS):
             yield some
             some, octets = [], 0
@@ -208,13 +209,14 @@ def _serve(questions: Connection, answers: Connection, read: Callable[[bytes], R
         while True:
             mails, keys = questions.recv()
             try:
-                answers.send([said(read, mail, keys) for mail in mails])
+                answers.send(list(said(read, mails, keys)))
             except (MemoryError, RecursionError) as error:
                 answers.send(type(error).__name__)
 
 
-def said(read: Callable[[bytes], Report], mail: Packed, keys: Keys) -> Said:
-    """Return what a mail says, read by `read`."""
-    packed, arrived = mail
-    report = read(zlib.decompressobj().decompress(packed, SIZE_LIMIT))
-    return findings.understand(report, arrived, keys=keys, rules=classify.rules())
+def said(read: Callable[[bytes], Report], mails: Sequence[Mail], keys: Keys) -> Iterator[Said]:
+    """Yield what each mail says, read by `read`."""
+    rules = classify.rules()
+    octets = packing.heads((packed for packed, _ in mails), most=SIZE_LIMIT)
+    for (_, arrived), raw in zip(mails, octets, strict=True):
+        yield findings.understand(read(raw), arrived, keys=keys, rules=rules)

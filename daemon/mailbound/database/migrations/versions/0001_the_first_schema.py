@@ -299,9 +299,18 @@ def upgrade() -> None:
     op.create_table(
         "inbound_raw",
         sa.Column("mail_id", Id, autoincrement=False, nullable=False),
-        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.Column("pack_id", Id, nullable=False),
+        sa.Column("begin", sa.Integer(), nullable=False),
+        sa.Column("length", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["mail_id"], ["inbound_mail.id"], name=op.f("fk_inbound_raw_mail_id")),
         sa.PrimaryKeyConstraint("mail_id", name=op.f("pk_inbound_raw")),
+    )
+    op.create_table(
+        "inbound_pack",
+        sa.Column("id", Id, autoincrement=False, nullable=False),
+        sa.Column("last_mail_id", Id, nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_inbound_pack")),
     )
     op.create_table(
         "recipient",
@@ -489,6 +498,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_recipient_address_id"), table_name="recipient")
 
     op.drop_table("recipient")
+    op.drop_table("inbound_pack")
     op.drop_table("inbound_raw")
     op.drop_index(
         "uq_hold_open",
