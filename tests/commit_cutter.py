@@ -1,4 +1,4 @@
-"""A way to PostgreSQL that breaks off at a COMMIT: before the server has it, or before its answer."""
+"""A way to PostgreSQL that breaks off at what commits: before the server has it, or before its answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-_COMMIT = b"COMMIT\0"
+_COMMITS = b"COMMIT\0", b"\0mailbound_"  # a statement of ours that is bound commits by itself
 _PATIENCE_SECONDS = 10.0
 
 
@@ -80,7 +80,7 @@ class CommitCutter:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: asyncio.Event
     ) -> None:
         while asked := await reader.read(65_536):
-            if self.armed and _COMMIT in asked:
+            if self.armed and any(commit in asked for commit in _COMMITS):
                 self._seen += 1
                 if self._seen % self._every == 0:
                     cut.set()

@@ -12,7 +12,6 @@ from mailbound.address import normalise
 from mailbound.database import (
     bounces,
     deliveries,
-    dots,
     erasing,
     halting,
     imports,
@@ -26,7 +25,7 @@ from mailbound.database.deliveries import Settlement
 from mailbound.lifecycle import DeliveryEvent, RunEvent, RunState
 from mailbound.model import Action, Category, Disposition, Evidence, Kind, Source, Verdict
 from mailbound.status import StatusCode
-from world import DAY, NODE, NOW, Limits, World, world
+from world import DAY, NODE, NOW, Limits, World, mark, world
 
 DEAD = Verdict(Category.NO_SUCH_USER, permanent=True, status=StatusCode(5, 1, 1), rule="test")
 FULL = Verdict(Category.MAILBOX_FULL, permanent=False, status=StatusCode(5, 2, 2), rule="test")
@@ -266,7 +265,7 @@ def test_a_report_about_an_earlier_attempt_moves_no_later_one(database_url: str)
         here.person("anna")
         run_id = here.sending()
         (first,) = here.claim(run_id)
-        dots.mark(here.connection, [first.id], node_id=NODE, now=NOW)
+        mark(here.connection, [first.id], node_id=NODE, now=NOW)
         lost = Settlement(first.id, DeliveryEvent.LOSE, attempt=1)
         deliveries.settle(here.connection, [lost], node_id=NODE, now=NOW)
         recovery.resend(here.connection, first.id, now=NOW)

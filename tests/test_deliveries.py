@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from mailbound.database import changes, claims, deliveries, dots, recovery, remaining, runs, tables, tally
+from mailbound.database import changes, claims, deliveries, recovery, remaining, runs, tables, tally
 from mailbound.database.deliveries import Settlement
 from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunEvent
 from mailbound.model import RecipientStatus
-from world import COMMAND, DAY, NODE, NOW, World, world
+from world import COMMAND, DAY, NODE, NOW, World, mark, world
 
 
 def _address_of(here: World, recipient_id: int) -> int:
@@ -68,7 +68,7 @@ def test_a_mark_is_refused_to_whoever_changed_in_the_meantime(database_url: str)
         here.connection.execute(
             tables.recipient.update().where(tables.recipient.c.id == moved).values(address_id=elsewhere)
         )
-        marked = dots.mark(here.connection, list(ids.values()), node_id=NODE, now=NOW)
+        marked = mark(here.connection, list(ids.values()), node_id=NODE, now=NOW)
         assert marked == {ids["fine"]}
         store_id = here.stores["main"]
         events = {
@@ -91,16 +91,16 @@ def test_a_mark_is_refused_once_the_run_no_longer_sends(database_url: str, event
         run_id = here.sending()
         (claimed,) = here.claim(run_id)
         runs.move(here.connection, run_id, event, now=NOW)
-        assert dots.mark(here.connection, [claimed.id], node_id=NODE, now=NOW) == set()
+        assert mark(here.connection, [claimed.id], node_id=NODE, now=NOW) == set()
 
 
 def test_a_mark_is_refused_to_a_node_that_did_not_claim(database_url: str) -> None:
     with world(database_url) as here:
         here.person("anna")
         (claimed,) = here.claim(here.sending())
-        assert dots.mark(here.connection, [claimed.id], node_id=NODE + 1, now=NOW) == set()
-        assert dots.mark(here.connection, [claimed.id], node_id=NODE, now=NOW) == {claimed.id}
-        assert dots.mark(here.connection, [claimed.id], node_id=NODE, now=NOW) == set(), "only once"
+        assert mark(here.connection, [claimed.id], node_id=NODE + 1, now=NOW) == set()
+        assert mark(here.connection, [claimed.id], node_id=NODE, now=NOW) == {claimed.id}
+        assert mark(here.connection, [claimed.id], node_id=NODE, now=NOW) == set(), "only once"
 
 
 def test_a_settlement_of_a_lost_claim_is_left_alone(database_url: str) -> None:
@@ -134,7 +134,7 @@ def test_a_crash_returns_claims_and_doubts_what_was_marked(database_url: str) ->
             here.person(name)
         run_id = here.sending(here.activity(in_doubt="hold"))
         ids = {each.external_id: each.id for each in here.claim(run_id)}
-        dots.mark(here.connection, [ids["marked"]], node_id=NODE, now=NOW)
+        mark(here.connection, [ids["marked"]], node_id=NODE, now=NOW)
         counts = recovery.recover(here.connection, [NODE], now=NOW)
         assert counts == {DeliveryState.QUEUED: 1, DeliveryState.UNKNOWN: 1}
         assert here.states(run_id) == {"claimed": "queued", "marked": "unknown"}
@@ -146,7 +146,7 @@ def test_a_delivery_in_doubt_is_sent_again_if_the_activity_wants_it(database_url
         here.person("anna")
         run_id = here.sending(here.activity(in_doubt="resend"))
         (claimed,) = here.claim(run_id)
-        dots.mark(here.connection, [claimed.id], node_id=NODE, now=NOW)
+        mark(here.connection, [claimed.id], node_id=NODE, now=NOW)
         recovery.recover(here.connection, [NODE], now=NOW)
         (again,) = here.claim(run_id)
         assert (again.id, again.attempt) == (claimed.id, 2)
@@ -175,7 +175,7 @@ def test_a_late_acceptance_keeps_what_a_report_said(database_url: str) -> None:
         here.person("anna")
         run_id = here.sending()
         (claimed,) = here.claim(run_id)
-        dots.mark(here.connection, [claimed.id], node_id=NODE, now=NOW)
+        mark(here.connection, [claimed.id], node_id=NODE, now=NOW)
         told = deliveries.Told(claimed.id, DeliveryEvent.REPORT_FAILED, "no-such-user", "5.1.1")
         deliveries.report(here.connection, [told], now=NOW)
         deliveries.settle(
@@ -241,7 +241,7 @@ def test_a_delivery_that_waits_for_its_turn_keeps_it(database_url: str) -> None:
         assert here.claim(run_id) == []
         (again,) = here.claim(run_id, at=NOW + DAY)
         assert (again.slot_at, again.attempt) == (NOW + DAY, 1)
-        dots.mark(here.connection, [again.id], node_id=NODE, now=NOW + DAY)
+        mark(here.connection, [again.id], node_id=NODE, now=NOW + DAY)
         deliveries.settle(
             here.connection, [Settlement(again.id, DeliveryEvent.ACCEPT)], node_id=NODE, now=NOW
         )

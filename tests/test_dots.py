@@ -10,7 +10,7 @@ from mailbound.database.deliveries import Settlement, Told
 from mailbound.database.dots import Accepted, Written
 from mailbound.database.outcomes import Ended
 from mailbound.lifecycle import DeliveryEvent, DeliveryState
-from world import DAY, NODE, NOW, World, world
+from world import DAY, NODE, NOW, World, mark, world
 
 LATER = NOW + DAY
 
@@ -28,7 +28,7 @@ def _accepted(*claimed: Claimed, reply: str | None = "250 2.0.0 Ok") -> list[Acc
 
 def _write(here: World, accepted: list[Accepted], marks: list[Claimed]) -> tuple[set[int], set[int]]:
     ids = [each.id for each in marks]
-    written = dots.write(here.connection, accepted, ids, node_id=NODE, now=NOW)
+    written = dots.write(here.connection, accepted, ids, node_id=NODE, store_id=here.stores["main"], now=NOW)
     return set(written.accepted), set(written.marked)
 
 
@@ -64,7 +64,7 @@ def test_each_domain_is_counted_where_it_belongs(database_url: str) -> None:
 
 def test_nothing_is_asked_of_the_database_for_nothing(database_url: str) -> None:
     with world(database_url) as here:
-        assert dots.write(here.connection, [], [], node_id=NODE, now=NOW) == Written()
+        assert dots.write(here.connection, [], [], node_id=NODE, store_id=1, now=NOW) == Written()
 
 
 def test_only_those_that_are_still_ours_are_accepted_and_marked(database_url: str) -> None:
@@ -121,3 +121,19 @@ def test_a_report_that_overtakes_an_acceptance_has_the_last_word(database_url: s
         assert done.states == {anna.id: DeliveryState.BOUNCED, bert.id: DeliveryState.ACCEPTED}
         assert (_row(here, anna).node_id, _row(here, anna).settled_at) == (None, LATER)
         assert tally.differences(here.connection) == []
+
+
+def test_the_rows_tell_what_was_written(postgres_url: str) -> None:
+    with world(postgres_url) as here:
+        anna, bert, cleo, dora = _claim(here, "anna", "bert", "cleo", "dora")
+        asked = {"node_id": NODE, "store_id": here.stores["main"]}
+        accepted, marks = _accepted(anna, bert), [cleo.id, dora.id]
+        mark(here.connection, [anna.id, bert.id], node_id=NODE, now=NOW)
+        here.wish(dora.recipient_id, receive=False)
+        assert dots.recall(here.connection, accepted, marks, now=LATER, **asked) is None
+        written = dots.write(here.connection, accepted, marks, now=LATER, **asked)
+        assert (set(written.accepted), set(written.marked)) == ({anna.id, bert.id}, {cleo.id})
+        told = dots.recall(here.connection, accepted, marks, now=LATER, **asked)
+        assert told is not None
+        assert (set(told.accepted), set(told.marked)) == ({anna.id, bert.id}, {cleo.id})
+        assert dots.recall(here.connection, accepted, marks, now=LATER + DAY, **asked) is None

@@ -16,8 +16,12 @@ import sqlalchemy as sa
 from commit_cutter import CommitCutter
 from mailbound.database import lock
 from mailbound.database.engine import Database
+from mailbound.database.prepared import Prepared
 from mailbound.errors import DatabaseError, InputError
 from servers.postgres import Postgres
+
+_WORD = sa.table("word", sa.column("text", sa.String(20)))
+_INSERTED = _WORD.insert().values(text=sa.bindparam("word")).returning(_WORD.c.text).cte("inserted")
 
 
 def _table(connection: sa.Connection) -> None:
@@ -239,4 +243,54 @@ def test_a_transaction_is_not_run_again_once_it_was_committed(
     assert asyncio.run(database.read(value)) == 4
     assert cutter.cuts >= 1
     assert (len(runs) == 4) is committed
+    database.close()
+
+
+_SAID = Prepared("said", lambda _: sa.select(_INSERTED.c.text))
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_statement_alone_is_not_said_again_once_it_was_committed(
+    postgres: Postgres, postgres_url: str, *, committed: bool
+) -> None:
+    said = []
+
+    def say(connection: sa.Connection, word: str) -> str | None:
+        said.append(word)
+        return _SAID.row(connection, word=word)[0]
+
+    def recall(connection: sa.Connection, word: str) -> str | None:
+        return word if word in _words(connection) else None
+
+    database = Database(postgres_url)
+    with database.begin() as connection:
+        _table(connection)
+    words = ["eins", "zwei", "drei", "vier"]
+    with CommitCutter(postgres.port, committed=committed, every=2) as cutter:
+        cutter.armed = True
+        cut_off = Database(postgres_url.replace(f":{postgres.port}/", f":{cutter.port}/"))
+        assert [asyncio.run(cut_off.run_alone(say, recall, word)) for word in words] == words
+        cut_off.close()
+    assert asyncio.run(database.read(_words)) == sorted(words)
+    assert cutter.cuts >= 1
+    assert (said == words) is committed
+    database.close()
+
+
+def test_a_statement_that_the_server_forgot_is_prepared_again(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with database.begin() as connection:
+        _table(connection)
+
+    def say(connection: sa.Connection, word: str) -> str | None:
+        return _SAID.row(connection, word=word)[0]
+
+    def forget(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("DEALLOCATE ALL")
+
+    for word in ("first", "second"):
+        assert asyncio.run(database.run_alone(say, lambda *_: None, word)) == word
+        asyncio.run(database.run(forget))
+    assert asyncio.run(database.run(say, "third")) == "third"
+    assert asyncio.run(database.read(_words)) == ["first", "second", "third"]
     database.close()

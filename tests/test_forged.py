@@ -14,11 +14,11 @@ import sqlalchemy as sa
 
 import inbox
 from mailbound import reading, tokens
-from mailbound.database import dots, inbound_mail, tables, token_keys
+from mailbound.database import inbound_mail, tables, token_keys
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.tokens import Key, Purpose
-from world import DAY, NODE, NOW, World
+from world import DAY, NODE, NOW, World, mark
 
 MANY = 1000
 TODAY = tokens.day_number(NOW)
@@ -118,7 +118,7 @@ class Scene:
             here.wish(stranger, store="other", receive=True)
             other = here.sending(here.activity("other", store="other"))
             (claimed,) = here.claim(other)
-            dots.mark(connection, [claimed.id], node_id=NODE, now=NOW)
+            mark(connection, [claimed.id], node_id=NODE, now=NOW)
             self.others = claimed.id
             here.person("late")
             run_id = here.sending(here.activity("late"))

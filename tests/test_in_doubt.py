@@ -13,13 +13,13 @@ import sqlalchemy as sa
 
 import command
 from box import Box
-from mailbound.database import activities, deliveries, dots, doubtful, runs, schema, tables, tally, token_keys
+from mailbound.database import activities, deliveries, doubtful, runs, schema, tables, tally, token_keys
 from mailbound.database.deliveries import Settlement
 from mailbound.errors import InputError
 from mailbound.lifecycle import DeliveryEvent, RunEvent, RunState
 from mailbound.model import Evidence
 from test_bounces import record
-from world import DAY, NODE, NOW, World, world
+from world import DAY, NODE, NOW, World, mark, world
 
 LOST = "the connection broke"
 
@@ -27,7 +27,7 @@ LOST = "the connection broke"
 def lose(here: World, run_id: int, *, at: datetime = NOW) -> dict[str, int]:
     """Send all that is due and never hear of it; return the deliveries by external id."""
     claimed = here.claim(run_id, at=at)
-    marked = dots.mark(here.connection, [each.id for each in claimed], node_id=NODE, now=at)
+    marked = mark(here.connection, [each.id for each in claimed], node_id=NODE, now=at)
     lost = [Settlement(each, DeliveryEvent.LOSE, reply=LOST) for each in sorted(marked)]
     deliveries.settle(here.connection, lost, node_id=NODE, now=at)
     return {each.external_id: each.id for each in claimed}

@@ -13,14 +13,14 @@ import dying
 import inbox
 from mailbound import tokens
 from mailbound.address import normalise
-from mailbound.database import deliveries, dots, imports, inbound_mail, recovery, tables, token_keys
+from mailbound.database import deliveries, imports, inbound_mail, recovery, tables, token_keys
 from mailbound.database.deliveries import Settlement
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.lifecycle import DeliveryEvent
 from mailbound.tokens import Purpose
 from test_bounces import move, statuses, wishes
-from world import DAY, NODE, NOW, World
+from world import DAY, NODE, NOW, World, mark
 
 LATER = NOW + 6 * DAY
 
@@ -65,7 +65,7 @@ class Story:
 
     def _mark(self, here: World, run_id: int, at: Any) -> list[Any]:
         claimed = here.claim(run_id, at=at)
-        dots.mark(here.connection, [each.id for each in claimed], node_id=NODE, now=at)
+        mark(here.connection, [each.id for each in claimed], node_id=NODE, now=at)
         accepted = [Settlement(each.id, DeliveryEvent.ACCEPT, reply="250 2.0.0 Ok") for each in claimed]
         deliveries.settle(here.connection, accepted, node_id=NODE, now=at)
         return claimed
@@ -120,7 +120,7 @@ def test_it_speaks_of_its_own_attempt(story: Story) -> None:
         here.person("anna")
         run_id = here.sending()
         (first,) = here.claim(run_id)
-        dots.mark(connection, [first.id], node_id=NODE, now=NOW)
+        mark(connection, [first.id], node_id=NODE, now=NOW)
         lost = Settlement(first.id, DeliveryEvent.LOSE, attempt=1)
         deliveries.settle(connection, [lost], node_id=NODE, now=NOW)
         recovery.resend(connection, first.id, now=NOW)

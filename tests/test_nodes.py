@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from mailbound.database import claims, deliveries, dots, inbound_mail, leases, nodes, recovery, schema, tables
+from mailbound.database import claims, deliveries, inbound_mail, leases, nodes, recovery, schema, tables
 from mailbound.database.engine import Database
 from mailbound.database.inbound_mail import Arrival
 from mailbound.database.leases import Lease
 from mailbound.lifecycle import DeliveryEvent, DeliveryState
 from mailbound.node import Node
-from world import NOW, World, world
+from world import NOW, World, mark, world
 
 _LONG = timedelta(hours=1)
 
@@ -181,7 +181,7 @@ def test_claims_are_free_at_once_and_marks_when_their_dots_must_be_answered(
         connection = here.connection
         lost, other = _join(connection), _join(connection)
         first, _ = _claims(here, lost, in_doubt=in_doubt)
-        assert dots.mark(connection, [first.id], node_id=lost, now=NOW) == {first.id}
+        assert mark(connection, [first.id], node_id=lost, now=NOW) == {first.id}
         _age(connection, lost)
         nodes.give_up(connection, but=other)
         assert recovery.release(connection, nodes.lost(connection), now=NOW) == 1
@@ -203,7 +203,7 @@ def test_a_node_that_was_given_up_marks_nothing_it_had_claimed(database_url: str
         nodes.give_up(connection, but=other)
         recovery.release(connection, nodes.lost(connection), now=NOW)
         ids = [each.id for each in claimed]
-        assert dots.mark(connection, ids, node_id=lost, now=NOW) == set()
+        assert mark(connection, ids, node_id=lost, now=NOW) == set()
 
 
 def test_a_node_that_was_given_up_claims_nothing(database_url: str) -> None:
@@ -219,7 +219,7 @@ def test_a_node_that_was_given_up_still_writes_the_outcome_of_its_last_dot(datab
         connection = here.connection
         lost, other = _join(connection), _join(connection)
         (first,) = _claims(here, lost, count=1)
-        dots.mark(connection, [first.id], node_id=lost, now=NOW)
+        mark(connection, [first.id], node_id=lost, now=NOW)
         _age(connection, lost)
         nodes.give_up(connection, but=other)
         recovery.release(connection, nodes.lost(connection), now=NOW)

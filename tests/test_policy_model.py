@@ -16,7 +16,6 @@ from mailbound import policy, tokens
 from mailbound.database import (
     audience,
     bounces,
-    dots,
     erasing,
     histories,
     outcomes,
@@ -33,7 +32,7 @@ from mailbound.database.outcomes import Ended
 from mailbound.lifecycle import DeliveryEvent, DeliveryState, RunState
 from mailbound.model import Action, Category, Evidence, Kind, Verdict
 from policy_model import Model, Sent
-from world import COMMAND, NODE, NOW, Limits, World
+from world import COMMAND, NODE, NOW, Limits, World, mark
 
 HOMES = {"anna": "family@example.org", "bert": "family@example.org", "carl": "carl@example.org"}
 ADDRESSES = [*dict.fromkeys(HOMES.values()), "new@example.org"]
@@ -101,7 +100,7 @@ class Play:
         sent = self.model.send(store, self.now)
         claimed = self._claimed(store, [each.person for each in sent])
         if refusal is None:
-            assert dots.mark(connection, claimed, node_id=NODE, now=self.now) == set(claimed)
+            assert mark(connection, claimed, node_id=NODE, now=self.now) == set(claimed)
         for delivery_id, each in zip(claimed, sent, strict=True):
             self.sent.append((delivery_id, each))
             if refusal is None:

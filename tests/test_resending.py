@@ -15,7 +15,6 @@ from ledger_relay import LedgerRelay
 from mailbound.database import (
     bounces,
     deliveries,
-    dots,
     erasing,
     remaining,
     resending,
@@ -28,7 +27,7 @@ from mailbound.database.bounces import Finding
 from mailbound.database.deliveries import Settlement
 from mailbound.lifecycle import DeliveryEvent, RunEvent, RunState
 from mailbound.model import Action, Category, Evidence, Kind, RecipientStatus, Source, Verdict
-from world import COMMAND, DAY, NODE, NOW, Limits, World, world
+from world import COMMAND, DAY, NODE, NOW, Limits, World, mark, world
 
 HOUR = timedelta(hours=1)
 FULL = Verdict(Category.MAILBOX_FULL, permanent=False, status=None, rule="test")
@@ -95,7 +94,7 @@ def test_a_soft_bounce_is_sent_again_so_many_times_and_then_no_more(database_url
             assert (stage.row.state, stage.state) == ("queued", "sending")
             (claimed,) = here.claim(stage.run_id, at=at + DAY)
             assert claimed.attempt == attempt + 1, "its tokens are new"
-            assert dots.mark(here.connection, [claimed.id], node_id=NODE, now=at + DAY) == {claimed.id}
+            assert mark(here.connection, [claimed.id], node_id=NODE, now=at + DAY) == {claimed.id}
             accepted = Settlement(claimed.id, DeliveryEvent.ACCEPT, attempt=claimed.attempt)
             deliveries.settle(here.connection, [accepted], node_id=NODE, now=at + DAY)
             assert tally.of_run(here.connection, stage.run_id) == {"accepted": 1}

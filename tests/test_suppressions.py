@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 from box import Box
 from command import refused, run
-from mailbound.database import dots, suppressions, undoing
+from mailbound.database import suppressions, undoing
 from mailbound.database.suppressions import Suppression
 from mailbound.database.tables import change
 from mailbound.errors import InputError
-from world import COMMAND, NODE, NOW, World, world
+from world import COMMAND, NODE, NOW, World, mark, world
 
 _FOR_GOOD = Suppression("spam trap")
 _FOR_A_DAY = Suppression("their wish", NOW + timedelta(days=1))
@@ -45,7 +45,7 @@ def test_what_is_suppressed_before_the_mark_is_not_sent(database_url: str) -> No
         here.person("anna", address="anna@example.com")
         (claimed,) = here.claim(here.sending())
         _suppress(here, "example.com")
-        assert dots.mark(here.connection, [claimed.id], node_id=NODE, now=NOW) == set()
+        assert mark(here.connection, [claimed.id], node_id=NODE, now=NOW) == set()
 
 
 def test_a_suppression_ends_by_itself_or_by_command(database_url: str) -> None:

@@ -151,7 +151,7 @@ class World:
     def send(self, run_id: int, *, limit: int = 1000, at: datetime = NOW) -> dict[str, int]:
         """Claim, mark and accept what is due; return the delivery ids by external id."""
         claimed = self.claim(run_id, limit=limit, at=at)
-        marked = dots.mark(self.connection, [each.id for each in claimed], node_id=NODE, now=at)
+        marked = mark(self.connection, [each.id for each in claimed], node_id=NODE, now=at)
         accepted = [Settlement(each, DeliveryEvent.ACCEPT, reply="250 2.0.0 Ok") for each in sorted(marked)]
         deliveries.settle(self.connection, accepted, node_id=NODE, now=at)
         return {each.external_id: each.id for each in claimed}
@@ -190,6 +190,15 @@ class World:
                 return int(known)
         made = table.insert().values({**key, **(more or {})}).returning(table.c.id)
         return int(self.connection.execute(made).scalar_one())
+
+
+def mark(connection: sa.Connection, ids: list[int], *, node_id: int, now: datetime) -> set[int]:
+    """Mark deliveries `sending`, and return those whose final dot may go out once this is committed."""
+    of = sa.select(tables.activity.c.store_id).select_from(
+        tables.delivery.join(tables.run).join(tables.activity)
+    )
+    store_id = connection.execute(of.where(tables.delivery.c.id.in_(ids))).scalars().first() or 0
+    return set(dots.write(connection, (), ids, node_id=node_id, store_id=store_id, now=now).marked)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class Query:
     def _compile(self, connection: sa.Connection) -> tuple[str, dict[str, _Converter], list[str]]:
         if self._compiled is None or self._compiled[0] is not connection.dialect:
             dialect = connection.dialect
-            compiled = _inlining(dialect)(dialect, self._build(connection))
+            compiled = inlined(dialect, self._build(connection))
             converters = {
                 name: convert
                 for name in compiled.bind_names.values()
@@ -97,8 +97,8 @@ class Query:
         return self._compiled[1:]
 
 
-def _inlining(dialect: sa.Dialect) -> Any:
-    """Return a compiler that writes what is constant in a statement into its SQL.
+def inlined(dialect: sa.Dialect, statement: sa.ClauseElement) -> Any:
+    """Compile a statement with what is constant in it written into its SQL.
 
     A constant parameter is work for each execution, and more: SQLite compiles a statement anew whenever a parameter is
     set that is compared with a column of a partial index's condition.
@@ -110,7 +110,7 @@ def _inlining(dialect: sa.Dialect) -> Any:
             constant = {} if bindparam.required else {"literal_binds": True}
             return super().visit_bindparam(bindparam, **given | constant)
 
-    return Inlining
+    return Inlining(dialect, statement)
 
 
 class Insert:

@@ -1,8 +1,9 @@
 """What the final dots of all connections ask of the database: the last deliveries accepted, the next ones marked.
 
 Nearly all that is written while a run sends is written here, so it is done in as few statements as possible. PostgreSQL
-is asked once. SQLite gives up Python's lock for each row that it hands out, and to get that back takes as long as the
-event loop likes: it hands out none, for as a rule all that was asked for has changed, and their number says so.
+is asked once, and commits with that. SQLite gives up Python's lock for each row that it hands out, and to get that back
+takes as long as the event loop likes: it hands out none, for as a rule all that was asked for has changed, and their
+number says so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from mailbound import lifecycle, tokens
-from mailbound.database import audience, bulk, engine, tables, tally
+from mailbound.database import audience, bulk, prepared, tables, tally, transactions
 from mailbound.database.deliveries import PACED, REPLY_LIMIT
 from mailbound.database.tables import activity, delivery, recipient, run
 from mailbound.database.tally import Place
@@ -47,9 +48,10 @@ def write(
     marks: Sequence[int],
     *,
     node_id: int,
+    store_id: int,
     now: datetime,
 ) -> Written:
-    """Settle what the relay accepted, then mark deliveries `sending`.
+    """Settle what the relay accepted, then mark deliveries of a store `sending`.
 
     What is not in the answer is as it was. An acceptance is missing if a report overtook it, or another node; a mark,
     if its delivery is claimed by nobody, its run no longer sends, or its recipient changed their mind, status or
@@ -60,7 +62,7 @@ def write(
     if not replies and not ids:
         return Written()
     if connection.dialect.name == "postgresql":
-        return _write_at_once(connection, replies, ids, node_id=node_id, now=now)
+        return _write_at_once(connection, replies, ids, node_id=node_id, store_id=store_id, now=now)
     settled: Collection[int] = ()
     if replies:
         asked = {"replies": json.dumps(replies), "node": node_id, "now": now}
@@ -69,14 +71,25 @@ def write(
         tally.shift(connection, places, before=_SENDING, after=_ACCEPTED, node_id=node_id, now=now)
     marked: Collection[int] = ()
     if ids:
-        asked = {"ids": json.dumps(ids), "node": node_id, "now": now}
+        asked = {"ids": json.dumps(ids), "node": node_id, "store": store_id, "now": now}
         marked = _changed(connection, _MARK, _MARKED_NOW, ids, **asked)
     return Written(settled, marked)
 
 
-def mark(connection: sa.Connection, ids: Sequence[int], *, node_id: int, now: datetime) -> set[int]:
-    """Mark deliveries `sending`, and return those whose final dot may go out once this is committed."""
-    return set(write(connection, (), ids, node_id=node_id, now=now).marked)
+def recall(
+    connection: sa.Connection,
+    accepted: Sequence[Accepted],
+    marks: Sequence[int],
+    *,
+    node_id: int,
+    store_id: int,  # noqa: ARG001 - it is asked as `write` was
+    now: datetime,
+) -> Written | None:
+    """Return what `write` did that was asked the same, to be told by the rows; None if that was nothing."""
+    ids = [each.delivery_id for each in accepted]
+    settled = [found for (found,) in _ACCEPTED_THEN.rows(connection, ids=ids, now=now)]
+    marked = [found for (found,) in _MARKED_THEN.rows(connection, ids=list(marks), node=node_id, now=now)]
+    return Written(settled, marked) if settled or marked else None
 
 
 # --- SQLite ------------------------------------------------------------------------------------------------
@@ -105,39 +118,39 @@ def _mark(connection: sa.Connection) -> sa.Update:
 
 
 def _accepted_now(connection: sa.Connection) -> sa.Select[Any]:
-    now = delivery.c.settled_at == _NOW
-    return _those(connection).where(delivery.c.state == _ACCEPTED, now, delivery.c.node_id.is_(None))
+    return sa.select(sa.func.json_group_array(delivery.c.id)).where(_looks_accepted(connection))
 
 
 def _marked_now(connection: sa.Connection) -> sa.Select[Any]:
-    return _those(connection).where(delivery.c.state == _SENDING, delivery.c.marked_at == _NOW)
-
-
-def _those(connection: sa.Connection) -> sa.Select[Any]:
-    return sa.select(sa.func.json_group_array(delivery.c.id)).where(
-        bulk.listed(connection, delivery.c.id, "ids")
-    )
+    return sa.select(sa.func.json_group_array(delivery.c.id)).where(_looks_marked(connection))
 
 
 # --- PostgreSQL --------------------------------------------------------------------------------------------
 
 
 def _write_at_once(
-    connection: sa.Connection, replies: dict[int, str | None], ids: list[int], *, node_id: int, now: datetime
+    connection: sa.Connection,
+    replies: dict[int, str | None],
+    ids: list[int],
+    *,
+    node_id: int,
+    store_id: int,
+    now: datetime,
 ) -> Written:
-    accepted, marked, number = _WRITE.rows(
+    accepted, marked, number = _WRITE.row(
         connection,
-        accepted=list(replies),
-        replies=list(replies.values()),
+        accepted=prepared.array(replies),
+        replies=prepared.array(replies.values()),
         before=tally.outcome(_SENDING),
         after=tally.outcome(_ACCEPTED),
-        ids=ids,
+        ids=prepared.array(ids),
         node=node_id,
+        store=store_id,
         day=tokens.day_number(now),
         now=now,
-    )[0]
-    connection.info[engine.NUMBER] = number
-    return Written(accepted, marked)
+    )
+    connection.info[transactions.NUMBER] = number
+    return Written(prepared.numbers(accepted), prepared.numbers(marked))
 
 
 def _write(connection: sa.Connection) -> sa.Select[Any]:
@@ -176,10 +189,19 @@ def _array(name: str, type_: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
     return sa.cast(sa.bindparam(name, type_=sa.types.NullType()), ARRAY(type_))
 
 
+def _accepted_then(connection: sa.Connection) -> sa.Select[Any]:
+    return sa.select(delivery.c.id).where(_looks_accepted(connection))
+
+
+def _marked_then(connection: sa.Connection) -> sa.Select[Any]:
+    return sa.select(delivery.c.id).where(_looks_marked(connection), _OURS)
+
+
 # --- both --------------------------------------------------------------------------------------------------
 
 _NOW = sa.bindparam("now", type_=delivery.c.marked_at.type)
 _NODE = sa.bindparam("node", type_=delivery.c.node_id.type)
+_STORE: sa.BindParameter[int] = sa.bindparam("store", type_=activity.c.store_id.type)
 # Not by the index on the node: each row is named.
 _OURS = sa.func.coalesce(delivery.c.node_id, 0) == _NODE
 
@@ -201,13 +223,6 @@ def _accepting(delivery_id: sa.ColumnElement[int], reply: sa.ColumnElement[str])
 
 def _marking() -> sa.Update:
     sends = sa.exists().where(run.c.id == delivery.c.run_id, run.c.state == RunState.SENDING)
-    store_id = (
-        sa.select(activity.c.store_id)
-        .join(run, run.c.activity_id == activity.c.id)
-        .where(run.c.id == delivery.c.run_id)
-        .correlate(delivery)  # it stands within another subquery, where SQLAlchemy would not by itself
-        .scalar_subquery()
-    )
     same_address = sa.exists().where(
         recipient.c.id == delivery.c.recipient_id, recipient.c.address_id == delivery.c.address_id
     )
@@ -217,7 +232,7 @@ def _marking() -> sa.Update:
             sa.or_(*(delivery.c.state == state for state in lifecycle.sources(DeliveryEvent.MARK))),
             _OURS,
             sends,
-            audience.opted_in(delivery.c.recipient_id, store_id),
+            audience.opted_in(delivery.c.recipient_id, _STORE),
             audience.deliverable(delivery.c.address_id, _NOW),
             sa.not_(audience.suppressed(delivery.c.address_id, delivery.c.domain_id, _NOW)),
             same_address,
@@ -226,6 +241,26 @@ def _marking() -> sa.Update:
     )
 
 
+def _looks_accepted(connection: sa.Connection) -> sa.ColumnElement[bool]:
+    """Return whether a delivery is one of `ids` and as an acceptance of this moment left it."""
+    return sa.and_(
+        bulk.listed(connection, delivery.c.id, "ids"),
+        delivery.c.state == _ACCEPTED,
+        delivery.c.settled_at == _NOW,
+        delivery.c.node_id.is_(None),
+    )
+
+
+def _looks_marked(connection: sa.Connection) -> sa.ColumnElement[bool]:
+    """Return whether a delivery is one of `ids` and as a mark of this moment left it."""
+    return sa.and_(
+        bulk.listed(connection, delivery.c.id, "ids"),
+        delivery.c.state == _SENDING,
+        delivery.c.marked_at == _NOW,
+    )
+
+
 _ACCEPT, _ACCEPTED_NOW = bulk.Query(_accept), bulk.Query(_accepted_now)
 _MARK, _MARKED_NOW = bulk.Query(_mark), bulk.Query(_marked_now)
-_WRITE = bulk.Query(_write)
+_WRITE = prepared.Prepared("dots", _write)
+_ACCEPTED_THEN, _MARKED_THEN = bulk.Query(_accepted_then), bulk.Query(_marked_then)

@@ -8,41 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
-from mailbound.database import bulk
+from mailbound.database import bulk, transactions
 from mailbound.database.health import Health
 from mailbound.database.threads import Threads
-from mailbound.errors import DatabaseError, DiskFailed, InputError, MailboundError
+from mailbound.errors import DatabaseError, DiskFailed, InputError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _BUSY_SECONDS = 10
-_PATIENCE_SECONDS = (
-    60  # how long a transaction of the daemon is tried again while the database is locked or gone
-)
-
-_UNEASY_SECONDS = 5
-"""How long a transaction is tried again before anybody is told."""
-
-NUMBER = "mailbound.transaction"
-"""Under this word a function may leave in `connection.info` how PostgreSQL numbers its transaction, if it asked."""
 
 _IDLE_SECONDS = 30
 """How long a transaction may do nothing: a daemon only waits for statements, never in between."""
-
-_UNSYNCED = ("SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC")
-"""After a failed fsync the kernel may forget what it could not write, and the next fsync, which finds nothing to do,
-succeeds. So PostgreSQL ends and recovers from what the disk holds; and so do we."""
 
 _TCP = {
     "connect_timeout": 10,
@@ -111,35 +97,55 @@ class Database:
         DatabaseError when patience ends, and DiskFailed, from then on for ever, if a sync failed. The log is told
         here, so that those who call need only wait.
         """
-        return await self._on(
-            self._write_threads, self._writer, lambda connection: function(connection, *args, **kwargs)
-        )
+        call = partial(_called, function, args, kwargs)
+        return await self._write(partial(transactions.once, self._writer, self._held, call))
+
+    async def run_alone(
+        self,
+        function: Callable[Concatenate[sa.Connection, P], T],
+        recall: Callable[Concatenate[sa.Connection, P], T | None],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run as `run` does a function that says a single statement to PostgreSQL, where it commits by itself.
+
+        That spares BEGIN and COMMIT, and two round trips. If the answer is lost, `recall` is asked the same: it returns
+        what `function` did, to be told by the rows, or None if that was nothing and it is to be run again.
+        """
+        if self.is_sqlite:
+            return await self.run(function, *args, **kwargs)
+        call = partial(_called, function, args, kwargs)
+        again = partial(_called, recall, args, kwargs)
+        return await self._write(partial(transactions.alone, self._writer, self._held, call, again))
 
     async def read(
         self, function: Callable[Concatenate[sa.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run `function` in one reading transaction on a thread, and return what it returns."""
-        return await self._on(
-            self._read_threads, self._reader, lambda connection: function(connection, *args, **kwargs)
-        )
+        call = partial(_called, function, args, kwargs)
+        once = partial(transactions.once, self._reader, self._held, call)
+        return await self._read_threads.call(partial(self._persistently, once))
 
-    async def _on(self, threads: Threads, engine: sa.Engine, function: Callable[[sa.Connection], T]) -> T:
-        return await threads.call(lambda: self._unless_failed(engine, function))
+    async def _write(self, once: Callable[[float], T]) -> T:
+        return await self._write_threads.call(partial(self._wrote, once))
 
-    def _unless_failed(self, engine: sa.Engine, function: Callable[[sa.Connection], T]) -> T:
+    def _wrote(self, once: Callable[[float], T]) -> T:
+        result = self._persistently(once)
+        self._health.wrote()
+        return result
+
+    def _persistently(self, once: Callable[[float], T]) -> T:
         if self._failed is not None:
             raise self._failed
         try:
-            result = _persistently(engine, self._held, function, self._health)
+            return transactions.persistently(once, self._health)
         except DiskFailed as failed:
             self._failed = failed
             raise
         except DatabaseError as error:
             self._health.failed(str(error))
             raise
-        if engine is self._writer:
-            self._health.wrote()
-        return result
 
     def release(self) -> None:
         """Close all connections until they are needed again.
@@ -155,6 +161,12 @@ class Database:
         self._write_threads.close()
         self._read_threads.close()
         self.release()
+
+
+def _called(
+    function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], connection: sa.Connection
+) -> T:
+    return function(connection, *args, **kwargs)
 
 
 def create(path: str) -> None:
@@ -175,108 +187,12 @@ def create(path: str) -> None:
         os.close(descriptor)
 
 
-def _persistently(
-    engine: sa.Engine, held: threading.local, function: Callable[[sa.Connection], T], health: Health
-) -> T:
-    begun = time.monotonic()
-    until = begun + _PATIENCE_SECONDS
-    while True:
-        try:
-            return _once(engine, held, function, until)
-        except sa.exc.DBAPIError as error:
-            now = time.monotonic()
-            if not _passing(error) or now > until:
-                raise _ours(error) from error
-            if now - begun > _UNEASY_SECONDS:
-                health.failed(str(_ours(error)))
-        time.sleep(random.uniform(0.05, 0.5))
-
-
-def _once(
-    engine: sa.Engine, held: threading.local, function: Callable[[sa.Connection], T], until: float
-) -> T:
-    """Run `function` in one transaction. Where the answer to COMMIT was lost, the server knows what came of it."""
-    number: str | None = None
-    try:
-        with _held_connection(engine, held) as connection, connection.begin():
-            connection.info.pop(NUMBER, None)
-            result = function(connection)
-            number = _number(connection)
-    except sa.exc.DBAPIError as error:
-        if number is None or not _passing(error) or not _committed(engine, number, until):
-            raise
-    return result
-
-
-@contextlib.contextmanager
-def _held_connection(engine: sa.Engine, held: threading.local) -> Iterator[sa.Connection]:
-    """Give the connection of this thread; after any error the next one is new."""
-    connection: sa.Connection | None = getattr(held, "connection", None)
-    if connection is None:
-        connection = held.connection = engine.connect()
-    try:
-        yield connection
-    except BaseException:
-        held.connection = None
-        connection.close()
-        raise
-
-
-def _number(connection: sa.Connection) -> str | None:
-    """Return how PostgreSQL numbers the transaction, None if it wrote nothing. SQLite loses no answer."""
-    if connection.dialect.name == "sqlite":
-        return None
-    if NUMBER in connection.info:
-        return str(connection.info[NUMBER])
-    number = connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar_one()
-    return None if number is None else str(number)
-
-
-def _committed(engine: sa.Engine, number: str, until: float) -> bool:
-    """Return whether a transaction was committed, once it has ended and the server can be asked.
-
-    Raises sa.exc.DBAPIError if that takes too long.
-    """
-    asked = sa.text("SELECT pg_xact_status(CAST(:number AS xid8))")
-    while True:
-        try:
-            with engine.connect() as connection:
-                status = connection.execute(asked, {"number": number}).scalar_one()
-            if status != "in progress" or time.monotonic() > until:
-                return bool(status == "committed")
-        except sa.exc.DBAPIError as error:
-            if not _passing(error) or time.monotonic() > until:
-                raise
-        time.sleep(random.uniform(0.05, 0.5))
-
-
-def _passing(error: sa.exc.DBAPIError) -> bool:
-    """Return whether the same transaction may well succeed in a moment."""
-    name = getattr(error.orig, "sqlite_errorname", "")
-    sqlstate = getattr(error.orig, "sqlstate", None) or ""
-    # 08 no connection, 40 serialization failure or deadlock, 57P0 the server is going down or coming up
-    return (
-        error.connection_invalidated
-        or name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-        or sqlstate.startswith(("08", "40", "57P0"))
-        or (isinstance(error, sa.exc.OperationalError) and not name and not sqlstate)  # nobody listens
-    )
-
-
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        raise _ours(error) from error
-
-
-def _ours(error: sa.exc.DBAPIError) -> MailboundError:
-    lines = str(error.orig).splitlines()
-    why = f"database: {lines[0] if lines else repr(error.orig)}"
-    if getattr(error.orig, "sqlite_errorname", "") in _UNSYNCED:
-        return DiskFailed(f"{why}: what was written could not be synced")
-    return DatabaseError(why)
+        raise transactions.ours(error) from error
 
 
 def _options(url: sa.URL) -> dict[str, Any]:

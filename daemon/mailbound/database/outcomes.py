@@ -6,10 +6,10 @@ delivery a connection in doubt.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -17,7 +17,8 @@ from mailbound.config import Policy
 from mailbound.database import bounces, claims, deliveries, dots, recovery
 from mailbound.database.bounces import Finding, Recorded
 from mailbound.database.deliveries import Settlement
-from mailbound.database.dots import Accepted
+from mailbound.database.dots import Accepted, Written
+from mailbound.database.engine import Database
 from mailbound.database.tally import Place
 from mailbound.lifecycle import DeliveryEvent, DeliveryState
 
@@ -45,6 +46,30 @@ class Committed:
     recorded: dict[int, Recorded] = field(default_factory=dict)
 
 
+async def write(
+    database: Database,
+    ended: Sequence[Ended],
+    marks: Sequence[int],
+    *,
+    node_id: int,
+    store_id: int,
+    limits: Policy,
+    now: datetime,
+) -> Committed:
+    """Commit outcomes with their effects, then marks; what is in `marked` may send its final dot afterwards.
+
+    As long as nothing fails this is all that a run writes, and then PostgreSQL need not be told of a transaction.
+    """
+    asked: dict[str, Any] = {"node_id": node_id, "store_id": store_id, "now": now}
+    if not all(map(_plain, ended)):
+        return await database.run(commit, ended, marks, limits=limits, **asked)
+    written = await database.run_alone(dots.write, dots.recall, _accepted(ended), marks, **asked)
+    done = _of(written)
+    if overtaken := [item for item in ended if item.delivery_id not in done.states]:
+        done.states |= (await database.run(commit, overtaken, (), limits=limits, **asked)).states
+    return done
+
+
 def commit(
     connection: sa.Connection,
     ended: Sequence[Ended],
@@ -55,17 +80,18 @@ def commit(
     limits: Policy,
     now: datetime,
 ) -> Committed:
-    """Write outcomes with their effects, then marks; what is in `marked` may send its final dot afterwards."""
-    done = Committed()
+    """Write outcomes with their effects, then marks, in one transaction."""
+    asked: dict[str, Any] = {"node_id": node_id, "store_id": store_id, "now": now}
+    plain = [item for item in ended if _plain(item)]
     others = [item for item in ended if not _plain(item)]
+    done = Committed()
     if others:
-        _settle(connection, others, done, node_id=node_id, store_id=store_id, limits=limits, now=now)
-    accepted = {item.delivery_id: item for item in ended if _plain(item)}
-    written = dots.write(connection, _accepted(accepted.values()), marks, node_id=node_id, now=now)
-    done.states |= dict.fromkeys(written.accepted, DeliveryState.ACCEPTED)
-    done.marked = set(written.marked)
-    if overtaken := [item for item in accepted.values() if item.delivery_id not in done.states]:
-        _settle(connection, overtaken, done, node_id=node_id, store_id=store_id, limits=limits, now=now)
+        _settle(connection, others, done, limits=limits, **asked)
+    written = _of(dots.write(connection, _accepted(plain), marks, **asked))
+    done.states |= written.states
+    done.marked = written.marked
+    if overtaken := [item for item in plain if item.delivery_id not in done.states]:
+        _settle(connection, overtaken, done, limits=limits, **asked)
     return done
 
 
@@ -74,12 +100,16 @@ def _plain(item: Ended) -> bool:
     return item.place is not None and settlement is not None and settlement.event is DeliveryEvent.ACCEPT
 
 
-def _accepted(ended: Iterable[Ended]) -> list[Accepted]:
+def _accepted(ended: Sequence[Ended]) -> list[Accepted]:
     return [
         Accepted(item.delivery_id, item.place, item.settlement.reply)
         for item in ended
         if item.place is not None and item.settlement is not None
     ]
+
+
+def _of(written: Written) -> Committed:
+    return Committed(dict.fromkeys(written.accepted, DeliveryState.ACCEPTED), set(written.marked))
 
 
 def _settle(

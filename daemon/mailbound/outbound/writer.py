@@ -113,8 +113,8 @@ class Writer:
     async def _commit(self, ended: list[Ended], marks: list[_Mark]) -> None:
         while True:
             try:
-                committed = await self._database.run(
-                    outcomes.commit,
+                committed = await outcomes.write(
+                    self._database,
                     ended,
                     [mark.delivery_id for mark in marks],
                     node_id=self._node_id,
