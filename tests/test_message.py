@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailbound import message
-from mailbound.message import Enclosures, Mailbox, MessageFault, Sender, headers, parts
+from mailbound.message import Enclosures, Mailbox, MessageFault, Sender, headers, parts, quoted_printable
 from mailbound.message.text import Text
 from mailbound.template import Template
 from mailbound.template.sheet import Part, Sheet
@@ -454,6 +454,18 @@ def test_the_name_of_an_attachment_survives(name):
 )
 def test_an_attachment_has_a_type_that_base64_is_allowed_for(name, expected):
     assert parsed(parts.file(name, b"x", None)).get_content_type() == expected
+
+
+@given(st.lists(st.text(st.sampled_from("ab =.\t\n\rüxxx"), max_size=90), max_size=6))
+@example(["a ", ".b", "c\t"])
+@example(["x" * 75 + " "])
+@example(["x" * 75 + "="])
+def test_texts_encoded_together_are_those_encoded_one_by_one(texts: list[str]) -> None:
+    together = quoted_printable.lines(texts)
+    if together is None:
+        assert any(re.search(r"[\r\n]|^\.|.{25}", text) for text in texts) or not texts
+    else:
+        assert together == [quoted_printable.line(text) for text in texts]
 
 
 PIECE = st.text(alphabet=st.sampled_from("ab =.\t\n\r\x0cé€xxxxx"), max_size=200)

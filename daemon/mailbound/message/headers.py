@@ -33,6 +33,8 @@ _FIELD = re.compile(rb"[!-9;-~]+: [^\r\n\x00]*(?:\r\n[ \t][^\r\n\x00]+)*\r\n")
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 _Q = [chr(octet) if octet in _PLAIN else f"={octet:02X}" for octet in range(256)]
 _Q[0x20] = "_"
+_CONTINUED = ("=8", "=9", "=A", "=B")  # any octet of a character but its first
+_NOT_IN_Q = re.compile(r"[^A-Za-z0-9!*+/ -]")
 _IN_PARAMETER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,59}")
 
 
@@ -180,30 +182,44 @@ def _is_plain(value: str) -> bool:
 
 def _encoded_words(value: str, *, used: int) -> Iterator[str]:
     """Yield encoded words of whole characters; base64 where that is shorter."""
-    octets = len(value.encode())
-    in_q = list(map(_in_q, value))
-    is_q = sum(map(len, in_q)) <= octets * 4 / 3 + 4
-    sizes = map(len, in_q) if is_q else (len(character.encode()) for character in value)
-    per_room = 1.0 if is_q else 0.75
-    room = max(min(_ENCODED_WORD, _WIDTH - used - 1), 30) - len("=?utf-8?q??=")
+    in_q = _NOT_IN_Q.sub(lambda found: _in_q(found[0]), value).replace(" ", "_")
+    first = max(min(_ENCODED_WORD, _WIDTH - used - 1), 30)
+    if len(in_q) <= len(value.encode()) * 4 / 3 + 4:
+        return _q_words(in_q, _room(first))
+    return _b_words(value, _room(first) * 3 // 4)
+
+
+def _room(width: int) -> int:
+    """Return how many characters of base64 an encoded word may hold; as many octets of Q are as good."""
+    return (width - len("=?utf-8?q??=")) // 4 * 4
+
+
+def _q_words(in_q: str, room: int) -> Iterator[str]:
+    while len(in_q) > room:
+        end = room
+        if (begun := in_q.rfind("=", end - 2, end)) >= 0:
+            end = begun
+        while in_q.startswith(_CONTINUED, end):
+            end -= len("=80")
+        yield f"=?utf-8?q?{in_q[:end]}?="
+        in_q, room = in_q[end:], _room(_ENCODED_WORD)
+    yield f"=?utf-8?q?{in_q}?="
+
+
+def _b_words(value: str, room: int) -> Iterator[str]:
     start = taken = 0
-    most = room // 4 * 4 * per_room
-    for position, size in enumerate(sizes):
-        if taken + size > most:
-            yield _as_q(in_q[start:position]) if is_q else _as_b(value[start:position])
-            start, taken = position, 0
-            most = (_ENCODED_WORD - len("=?utf-8?q??=")) // 4 * 4 * per_room
+    for position, character in enumerate(value):
+        size = len(character.encode())
+        if taken + size > room:
+            yield _as_b(value[start:position])
+            start, taken, room = position, 0, _room(_ENCODED_WORD) * 3 // 4
         taken += size
-    yield _as_q(in_q[start:]) if is_q else _as_b(value[start:])
+    yield _as_b(value[start:])
 
 
 @functools.lru_cache(4096)
 def _in_q(character: str) -> str:
     return "".join(map(_Q.__getitem__, character.encode()))
-
-
-def _as_q(written: Iterable[str]) -> str:
-    return f"=?utf-8?q?{''.join(written)}?="
 
 
 def _as_b(value: str) -> str:

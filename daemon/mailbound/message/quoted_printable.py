@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+from collections.abc import Sequence
 
 SOFT = b"=\r\n"
 """A line break that is not of the text."""
@@ -25,6 +26,16 @@ def line(text: str) -> bytes:
     if encoded.startswith(b".") or b"\n." in encoded or encoded.endswith((b"=20\r\n", b"=09\r\n")):
         return _carefully(octets[:-2])
     return encoded[:-2]
+
+
+def lines(texts: Sequence[str]) -> list[bytes] | None:
+    """Return many texts as `line` would return each; None if one is long, begins with a dot or is no line."""
+    joined = "\n".join(texts)
+    encoded = binascii.b2a_qp(joined.encode(), istext=True)
+    if "\r" in joined or encoded.startswith(b".") or b"\n." in encoded or b"=\n" in encoded:
+        return None
+    separated = encoded.split(b"\n")
+    return separated if len(separated) == len(texts) else None
 
 
 def broken(encoded: bytes) -> bytes:

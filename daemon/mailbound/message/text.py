@@ -24,9 +24,6 @@ _HOLE, _ENCODED_HOLE = "\0", b"=00"  # what stands for a value while the shape o
 _NO_TEXT = re.compile(r"[\0\r]")  # in a text of which a shape could be made
 _END = re.compile(r"[\r\n]")
 
-_PLAIN_VALUES = re.compile(r"(?:[!-\-/-<>-~](?:[ -<>-~]*[!-<>-~])?(?:\n|\Z))+")
-"""Values, a line each, that are written as they are wherever in a line they stand."""
-
 
 class _Shape(NamedTuple):
     """A part without its values."""
@@ -90,14 +87,20 @@ class Text:
     def _filled(self, shape: _Shape, part: Part, count: int) -> list[bytes]:
         around = iter(shape.around)
         pieces: list[Iterable[bytes]] = [repeat(next(around), count)]
+        odd = set[int]()
         for column, room, behind in zip(part.columns, shape.rooms, around, strict=True):
-            encoded = _encoded(column)
+            encoded = quoted_printable.lines(column)
+            if encoded is None:
+                odd.update(number for number, value in enumerate(column) if _END.search(value))
+                encoded = list(map(quoted_printable.line, column))
             if max(map(len, encoded)) <= room and all(encoded):
                 pieces += (encoded, repeat(behind))
             else:
                 pieces += _fitted(encoded, room, behind)
+        if part.columns and not part.texts[-1]:
+            odd.update(number for number, value in enumerate(part.columns[-1]) if not value)
         parts = list(map(b"".join, zip(*pieces, strict=False)))
-        for number in _in_lines(part):
+        for number in odd:
             parts[number] = self._head + _as_a_whole(part.whole(number))
         return parts
 
@@ -113,16 +116,6 @@ def _shape_of(head: bytes, texts: Sequence[str]) -> _Shape:
     return _Shape(around, rooms)
 
 
-def _encoded(column: Sequence[str]) -> list[bytes]:
-    """Return values as they are written in a line."""
-    joined = "\n".join(column)
-    if _PLAIN_VALUES.fullmatch(joined) and max(map(len, column)) < WIDTH:
-        plain = joined.encode().split(b"\n")
-        if len(plain) == len(column):
-            return plain
-    return list(map(quoted_printable.line, column))
-
-
 def _fitted(encoded: Iterable[bytes], room: int, behind: bytes) -> tuple[Sequence[bytes], Sequence[bytes]]:
     """Return values, those that do not fit their line on lines of their own, and what follows each of them."""
     undotted = b"=2E" + behind[1:] if behind.startswith(b".") else behind
@@ -135,17 +128,6 @@ def _fitted(encoded: Iterable[bytes], room: int, behind: bytes) -> tuple[Sequenc
 
 def _apart(octets: bytes) -> bytes:
     return SOFT + quoted_printable.broken(octets) if octets else SOFT
-
-
-def _in_lines(part: Part) -> set[int]:
-    """Return the messages that must be encoded as a whole: a value has an end of a line in it, or is a last line."""
-    numbers = set[int]()
-    for column in part.columns:
-        if _END.search("\t".join(column)):
-            numbers.update(number for number, value in enumerate(column) if _END.search(value))
-    if part.columns and not part.texts[-1]:
-        numbers.update(number for number, value in enumerate(part.columns[-1]) if not value)
-    return numbers
 
 
 def _as_a_whole(text: str) -> bytes:
