@@ -49,7 +49,7 @@ _SHORT_WAIT_SECONDS = 0.05
 """A delivery whose domain makes it wait longer goes back into the queue until its turn, so that others go ahead."""
 
 _TURN = timedelta(seconds=5)
-_TOGETHER = 16
+_TOGETHER = 32
 """How many letters are composed together: most of what that saves, while no reply waits long to be read."""
 
 
