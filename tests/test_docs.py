@@ -258,14 +258,13 @@ class Said:
 
 def levels_in(node: ast.AST) -> set[str]:
     """Return the levels of the log's methods that are named in `node`."""
-    return {
-        inner.attr
+    named = {
+        f"{inner.value.id}.{inner.attr}"
         for inner in ast.walk(node)
-        if isinstance(inner, ast.Attribute)
-        and inner.attr in LEVELS
-        and isinstance(inner.value, ast.Name)
-        and inner.value.id == "log"
+        if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name)
     }
+    each = {"info"} if "logs.info_each" in named else set()
+    return {level for level in LEVELS if f"log.{level}" in named} | each
 
 
 def events() -> dict[str, Said]:
@@ -277,7 +276,7 @@ def events() -> dict[str, Said]:
             said = found.setdefault(name, Said())
             said.levels |= levels
             said.fields |= {keyword.arg for keyword in call.keywords if keyword.arg}
-            if any(keyword.arg is None for keyword in call.keywords):
+            if any(keyword.arg is None for keyword in call.keywords) or len(call.args) > 1:
                 said.more |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
                 said.more |= {state.value for state in lifecycle.DeliveryState}
         for record in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -81,6 +82,43 @@ def fails_with(text: str):
 def fail(text: str) -> None:
     hidden_in_a_local = [text]
     raise OSError(hidden_in_a_local[0])
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(),
+        st.booleans() | st.integers(),
+        st.text() | st.sampled_from(["a@example.org", "hunter2 or not", "x" * 3000]),
+        st.sampled_from(["anna@example.org", "anna", "hunter2"]),
+        ANYTHING,
+    ),
+    max_size=4,
+)
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("section", [{}, {"addresses": "clear"}, {"level": "warning"}], ids=str)
+@patient
+@given(rows=ROWS)
+def test_records_logged_together_are_those_logged_one_by_one(form, section, rows):
+    names = ("delivery", "seen%s", "reply", "address", "password")
+    secrets = [SecretStr("hunter2")]
+
+    def one_by_one(log) -> None:
+        for row in rows:
+            log.info("delivery.accepted", **dict(zip(names, row, strict=True)))
+
+    def together(_log) -> None:
+        logs.info_each("delivery.accepted", names, rows)
+
+    said = [
+        [re.sub(r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "", line, count=1) for line in lines]
+        for lines in (
+            lines_of(speak=speak, secrets=secrets, format=form, **section) for speak in (one_by_one, together)
+        )
+    ]
+    assert said[0] == said[1]
+    assert len(said[0]) == (0 if section.get("level") else len(rows))
 
 
 # --- one record is one line -------------------------------------------------------------------------------

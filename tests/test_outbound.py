@@ -26,6 +26,7 @@ from mailbound.model import Action, Category, Evidence, Letter, Outcome, Phase, 
 from mailbound.outbound import courier, loop, settling
 from mailbound.outbound.courier import Courier, Item
 from mailbound.outbound.settling import Attempt
+from mailbound.outbound.telling import Teller
 from mailbound.outbound.writer import Writer
 from mailbound.pacing import Backoff
 from world import NODE, NOW, World
@@ -409,6 +410,7 @@ def _deliver(
                     queue,
                     relay=relay.Relay(account, connections=1, reconnect=pacing.Backoff(0.0, 0.0)),
                     writer=writer,
+                    teller=Teller(),
                     rules=classify.Rules.load(),
                     retry=_RETRY,
                     clock=lambda: NOW,

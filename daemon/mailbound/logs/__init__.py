@@ -17,10 +17,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 from pydantic import SecretStr
@@ -32,9 +32,11 @@ from mailbound.logs import rendering
 from mailbound.logs.scrubbing import Scrubber
 from mailbound.logs.sink import Sink, to_stream
 
+_Lines = Callable[[str, Sequence[str], Sequence[Sequence[Any]]], list[bytes]]
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _sink: Sink | None = None
 _processors: list[Processor] = []
+_lines: _Lines | None = None
 
 
 def configure(
@@ -49,18 +51,21 @@ def configure(
     `secrets` are hidden wherever they stand. Without `stream` it is standard error, or the journal if that is
     where standard error leads; `journal` is the socket of another one.
     """
+    global _lines  # noqa: PLW0603 - a process has one log
     if journal is None and stream is None and section.format is None and native.listens():
         journal = native.SOCKET
     stream = stream or sys.stderr
     console = section.format == "console" or (section.format is None and journal is None and stream.isatty())
     render = _renderer(stream, console=console, journal=journal)
+    scrubber = Scrubber(secrets, clear_addresses=section.addresses == "clear")
     _replace(Sink(native.to_socket(journal) if journal else to_stream(stream), told=_told(render)))
     level = _LEVELS[section.level]
+    _lines = None if console or journal else _together(scrubber, written=level <= _LEVELS["info"])
     _processors[:] = [
         _from(level),
         _stamped,
         rendering.traceback_text if console else rendering.traceback_frames,
-        Scrubber(secrets, clear_addresses=section.addresses == "clear"),
+        scrubber,
         lambda _logger, _method, record: render(record),
     ]
     structlog.configure(
@@ -74,6 +79,18 @@ def configure(
     root.setLevel(max(level, logging.WARNING))
 
 
+def info_each(event: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Log a record for each row, as `log.info` would with `names` for the row's values.
+
+    Lines of JSON are made together, which takes a quarter of the time.
+    """
+    if _lines is None:
+        for row in rows:
+            structlog.get_logger().info(event, **dict(zip(names, row, strict=True)))
+    elif _sink is not None:
+        _sink.put(*_lines(event, names, rows))
+
+
 def flush(seconds: float = 2.0) -> None:
     """Wait until everything logged so far is written, but no longer than `seconds`."""
     if _sink is not None:
@@ -83,6 +100,22 @@ def flush(seconds: float = 2.0) -> None:
 def dropped() -> int:
     """Return how many records were lost since `configure`, because nobody read the log."""
     return _sink.dropped if _sink is not None else 0
+
+
+def _together(scrubber: Scrubber, *, written: bool) -> _Lines:
+    """Return what makes lines of JSON of many records of one event, or none if that level is not `written`."""
+
+    def lines(event: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[bytes]:
+        if not (written and rows):
+            return []
+        shared = scrubber(None, "info", dict(_stamped(None, "info", {"event": event})))
+        columns = {
+            name: scrubber.column(name, column)
+            for name, column in zip(names, zip(*rows, strict=True), strict=True)
+        }
+        return rendering.json_lines(shared, columns)
+
+    return lines
 
 
 class _Library(logging.Handler):

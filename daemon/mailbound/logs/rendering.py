@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -15,11 +15,26 @@ traceback_frames = structlog.processors.ExceptionRenderer(
 )
 traceback_text = structlog.processors.format_exc_info
 _encode = json.JSONEncoder().encode
+_quoted = json.encoder.encode_basestring_ascii
 
 
 def json_line(record: EventDict) -> bytes:
     """Return `record` as one line of JSON: what is not ASCII is escaped, so no value ends the line."""
     return _encode(record).encode() + b"\n"
+
+
+def json_lines(shared: EventDict, columns: Mapping[str, Sequence[Any]]) -> list[bytes]:
+    """Return what `json_line` would of many records: what they share, and then a value of each column."""
+    around = [_encode(shared)[:-1], *(f", {_quoted(name)}: " for name in columns)]
+    line = "%s".join(text.replace("%", "%%") for text in (around[0] + around[1], *around[2:], "}\n"))
+    return [(line % row).encode() for row in zip(*map(_written, columns.values()), strict=True)]
+
+
+def _written(column: Sequence[Any]) -> Sequence[Any]:
+    kinds = set(map(type, column))
+    if kinds == {int}:
+        return column
+    return list(map(_quoted if kinds == {str} else _encode, column))
 
 
 def console(*, colours: bool) -> Callable[[EventDict], bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import SecretStr
@@ -43,6 +43,23 @@ class Scrubber:
     def __call__(self, _logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
         """Return what of `record` may be written."""
         return {self._key(key): self._value(value, key, 0) for key, value in record.items()}
+
+    def column(self, key: str, values: Sequence[Any]) -> Sequence[Any]:
+        """Return what of the values of one key, in many records, may be written."""
+        kinds = set(map(type, values))
+        if not _is_secret(key) and (kinds == {int} or (kinds == {str} and self._is_harmless(key, values))):
+            return values
+        return [self._value(value, key, 0) for value in values]
+
+    def _is_harmless(self, key: str, texts: Sequence[str]) -> bool:
+        """Return whether nothing in these texts needs to be hidden or cut."""
+        joined = "\n".join(texts)
+        has_address = key in _ADDRESS_KEYS or ("@" in joined and key not in _IDENTIFIER_KEYS)
+        return (
+            (self._clear or not has_address)
+            and max(map(len, texts)) <= _LONGEST
+            and not any(secret in joined for secret in self._values)
+        )
 
     def _value(self, value: Any, key: str, depth: int) -> Any:
         kind = type(value)

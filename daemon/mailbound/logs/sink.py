@@ -34,15 +34,17 @@ class Sink:
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
-    def put(self, record: bytes) -> None:
-        """Queue `record`, or drop and count it when too much waits already."""
+    def put(self, *records: bytes) -> None:
+        """Queue records, or drop and count those that come when too much waits already."""
         with self._changed:
-            if self._closed or self._octets + len(record) > LIMIT:
-                self.dropped += 1
-                return
-            self._waiting.append(record)
-            self._octets += len(record)
-            if len(self._waiting) == 1:
+            was_empty = not self._waiting
+            for record in records:
+                if self._closed or self._octets + len(record) > LIMIT:
+                    self.dropped += 1
+                else:
+                    self._waiting.append(record)
+                    self._octets += len(record)
+            if was_empty and self._waiting:
                 self._changed.notify_all()
 
     def flush(self, seconds: float) -> None:

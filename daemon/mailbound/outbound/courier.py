@@ -9,8 +9,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-import structlog
-
 from mailbound import classify
 from mailbound.database import nodes
 from mailbound.database.claims import Claimed
@@ -20,11 +18,10 @@ from mailbound.lifecycle import DeliveryEvent
 from mailbound.model import Category, Letter, Outcome, Result, Verdict
 from mailbound.outbound import settling
 from mailbound.outbound.settling import Attempt
+from mailbound.outbound.telling import Teller
 from mailbound.outbound.writer import Writer
 from mailbound.pacing import Backoff
 from mailbound.relay import Relay, Session
-
-log = structlog.get_logger()
 
 _IDLE_SECONDS = 30.0
 """How long a connection without work is kept: most relays end it themselves after some minutes."""
@@ -59,6 +56,7 @@ class Courier:
         *,
         relay: Relay,
         writer: Writer,
+        teller: Teller,
         rules: classify.Rules,
         retry: Backoff,
         clock: Callable[[], datetime],
@@ -72,6 +70,7 @@ class Courier:
         self._queue = queue
         self._relay = relay
         self._writer = writer
+        self._teller = teller
         self._rules = rules
         self._retry = retry
         self._clock = clock
@@ -130,7 +129,7 @@ class Courier:
             now=self._clock(),
         )
         self._writer.settle(ended)
-        _tell(item, outcome, verdict, ended, time.monotonic() - passage.begun)
+        self._teller.tell(item, outcome, verdict, ended, seconds=time.monotonic() - passage.begun)
 
     async def _deliver(self, item: Item) -> None:
         """Deliver an item and those behind it, until there are no more or the session is over."""
@@ -293,41 +292,3 @@ def _released(item: Item) -> Ended:
 def _expired(item: Item) -> Ended:
     settlement = Settlement(item.letter.delivery_id, DeliveryEvent.EXPIRE, reason="expired")
     return Ended(item.letter.delivery_id, settlement)
-
-
-def _tell(item: Item, outcome: Outcome, verdict: Verdict | None, ended: Ended, seconds: float) -> None:
-    """Write the one line of this attempt."""
-    fields = _fields(item, outcome, verdict, ended)
-    fields["duration"] = round(seconds, 3)
-    match outcome.result:
-        case Result.ACCEPTED:
-            log.info("delivery.accepted", **fields)
-        case Result.REFUSED:
-            log.info("delivery.refused", **fields)
-        case Result.DEFERRED:
-            log.info("delivery.deferred", **fields)
-        case Result.UNKNOWN:
-            log.warning("delivery.lost", **fields)
-        case Result.WITHDRAWN:
-            log.info("delivery.withdrawn", **fields)
-        case Result.UNTRIED:
-            log.info("delivery.released", **fields)
-
-
-def _fields(item: Item, outcome: Outcome, verdict: Verdict | None, ended: Ended) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "delivery": item.letter.delivery_id,
-        "attempt": item.letter.attempt,
-        "activity": item.activity,
-        "address": item.letter.recipient,
-    }
-    if outcome.reply is not None:
-        fields["code"] = outcome.reply.code
-        fields["reply"] = str(outcome.reply)
-    elif outcome.why:
-        fields["why"] = outcome.why
-    if verdict is not None:
-        fields |= {"category": verdict.category, "rule": verdict.rule}
-    if ended.settlement is not None and ended.settlement.next_attempt_at is not None:
-        fields["next_attempt_at"] = ended.settlement.next_attempt_at.isoformat()
-    return fields

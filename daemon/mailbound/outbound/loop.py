@@ -28,6 +28,7 @@ from mailbound.lifecycle import DeliveryEvent, RunState
 from mailbound.model import Letter
 from mailbound.outbound.composer import Composer
 from mailbound.outbound.courier import Courier, Item
+from mailbound.outbound.telling import Teller
 from mailbound.outbound.writer import Writer
 from mailbound.pacing import Backoff, Pace, Turns
 from mailbound.relay import Relay
@@ -93,12 +94,14 @@ class Outbound:
         retry = Backoff(
             parts.sending.retry_first.total_seconds(), parts.sending.retry_longest.total_seconds()
         )
+        teller = Teller()
         self._couriers = [
             Courier(
                 number,
                 self._queue,
                 relay=parts.relay,
                 writer=self.writer,
+                teller=teller,
                 rules=parts.rules,
                 retry=retry,
                 clock=parts.clock,
