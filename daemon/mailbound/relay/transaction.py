@@ -88,10 +88,10 @@ class Transaction:
             self._verdict = Outcome(Result.UNTRIED, Phase.MAIL, why=self._connection.why)
             self._conclude()
             return
-        self._ask(Phase.MAIL)
         if self._extensions.pipelining:
-            self._ask(Phase.RCPT)
-            self._ask(Phase.DATA)
+            self._ask(Phase.MAIL, Phase.RCPT, Phase.DATA)
+        else:
+            self._ask(Phase.MAIL)
 
     def finish(self) -> None:
         """Send the final dot: the letter is marked."""
@@ -216,9 +216,10 @@ class Transaction:
 
     # How
 
-    def _ask(self, phase: Phase) -> None:
-        self._connection.expect(phase, self._deadlines.of(phase, size=len(self._content)), self)
-        self._connection.write(self._line(phase))
+    def _ask(self, *phases: Phase) -> None:
+        for phase in phases:
+            self._connection.expect(phase, self._deadlines.of(phase, size=len(self._content)), self)
+        self._connection.write(b"".join(map(self._line, phases)))
 
     def _line(self, phase: Phase) -> bytes:
         match phase:
