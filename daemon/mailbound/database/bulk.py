@@ -167,6 +167,15 @@ def moment(told: Any) -> Any:
     return datetime.fromisoformat(told).replace(tzinfo=UTC) if isinstance(told, str) else told
 
 
+def told(connection: sa.Connection, moment: datetime | str | None) -> str | None:
+    """Return an aware datetime, None, or what `Rows` told of either, as it stands in the JSON of a `table`."""
+    if not isinstance(moment, datetime):
+        return moment
+    if connection.dialect.name == "postgresql":
+        return moment.isoformat()
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
 def drive(connection: sa.Connection, sql: str, parameters: Any = ()) -> Any:
     """Execute `sql` by the driver itself, and return its cursor; what it raises is raised as SQLAlchemy would.
 

@@ -7,6 +7,7 @@ and become `unknown`; see `recovery`.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -48,47 +49,73 @@ def settle(
 
     A delivery that another node took over in the meantime is left alone and missing from what is returned.
     """
+    if not settlements:
+        return {}
+    ids = bulk.packed(connection, [settlement.delivery_id for settlement in settlements])
+    rows = {row[0]: _Held(*row) for row in _HELD.get(connection, ids=ids)}
     moves = tally.Moves()
     states: dict[int, DeliveryState] = {}
-    rows = lock(connection, [settlement.delivery_id for settlement in settlements])
     changed = []
     for settlement in settlements:
         row = rows.get(settlement.delivery_id)
         if row is None or row.node_id != node_id:
             continue
         before = DeliveryState(row.state)
-        after = lifecycle.advance(before, settlement.event)
-        states[row.id] = after
+        states[row.id] = after = lifecycle.advance(before, settlement.event)
         moves.move(row.run_id, row.domain_id, before, after)
-        queued = after is DeliveryState.QUEUED
-        place = row.next_attempt_at if settlement.attempt is None else now  # what was not tried keeps its own
-        changed.append(
-            {
-                "b_id": row.id,
-                "state": after,
-                "node_id": None,
-                "attempt": row.attempt if settlement.attempt is None else settlement.attempt,
-                "next_attempt_at": (settlement.next_attempt_at or place or now) if queued else None,
-                "reason": settlement.reason or (None if row.reason == PACED else row.reason),
-                "status": settlement.status or row.status,
-                "reply": (settlement.reply or row.reply or "")[:REPLY_LIMIT] or None,
-                "settled_at": None if queued else now,
-            }
-        )
+        changed.append(_settled_row(connection, row, settlement, after, now=now))
     if changed:
-        connection.execute(_settled(), changed)
+        _SETTLED.execute(connection, rows=json.dumps(changed))
     moves.write(connection, node_id=node_id, now=now)
     return states
 
 
-@functools.cache
-def _settled() -> sa.Update:
-    names = ("state", "node_id", "attempt", "next_attempt_at", "reason", "status", "reply", "settled_at")
+class _Held(NamedTuple):
+    """What a settlement needs to know of a delivery; a moment is as the engine tells it."""
+
+    id: int
+    run_id: int
+    domain_id: int
+    state: str
+    node_id: int | None
+    attempt: int
+    next_attempt_at: datetime | str | None
+    reason: str | None
+    status: str | None
+    reply: str | None
+
+
+def _settled_row(
+    connection: sa.Connection, row: _Held, settlement: Settlement, after: DeliveryState, *, now: datetime
+) -> tuple[Any, ...]:
+    queued = after is DeliveryState.QUEUED
+    place = row.next_attempt_at if settlement.attempt is None else now  # what was not tried keeps its own
     return (
-        delivery.update()
-        .where(delivery.c.id == sa.bindparam("b_id"))
-        .values({name: sa.bindparam(name, type_=delivery.c[name].type) for name in names})
+        row.id,
+        after,
+        row.attempt if settlement.attempt is None else settlement.attempt,
+        bulk.told(connection, (settlement.next_attempt_at or place or now) if queued else None),
+        settlement.reason or (None if row.reason == PACED else row.reason),
+        settlement.status or row.status,
+        (settlement.reply or row.reply or "")[:REPLY_LIMIT] or None,
+        bulk.told(connection, None if queued else now),
     )
+
+
+def _held(connection: sa.Connection) -> sa.Select[Any]:
+    return _named(connection, *_Held._fields)
+
+
+def _settled(connection: sa.Connection) -> sa.Update:
+    names = ("state", "attempt", "next_attempt_at", "reason", "status", "reply", "settled_at")
+    types = {name: delivery.c[name].type for name in ("id", *names)}
+    given = bulk.table(connection, "rows", **types)
+    values = {name: given.c[name] for name in names}
+    return delivery.update().where(delivery.c.id == given.c.id).values(node_id=None, **values)
+
+
+_HELD = bulk.Rows(_held)
+_SETTLED = bulk.Query(_settled)
 
 
 class Told(NamedTuple):
@@ -127,13 +154,7 @@ def report(connection: sa.Connection, told: Sequence[Told], *, now: datetime) ->
 
 
 def _spoken_of(connection: sa.Connection) -> sa.Select[Any]:
-    names = ("id", "run_id", "domain_id", "state", "reason", "status", "next_attempt_at")
-    return (
-        sa.select(*(delivery.c[name] for name in names))
-        .where(bulk.listed(connection, delivery.c.id, "ids"))
-        .order_by(delivery.c.id)
-        .with_for_update()
-    )
+    return _named(connection, "id", "run_id", "domain_id", "state", "reason", "status", "next_attempt_at")
 
 
 _SPOKEN_OF = bulk.Rows(_spoken_of)
@@ -164,6 +185,16 @@ def readdress(connection: sa.Connection, delivery_id: int, *, now: datetime) -> 
     moves.write(connection, node_id=0, now=now)
     values = {"address_id": row.address_id, "domain_id": row.domain_id}
     connection.execute(delivery.update().where(delivery.c.id == delivery_id).values(values))
+
+
+def _named(connection: sa.Connection, *names: str) -> sa.Select[Any]:
+    """Return a query for columns of those deliveries that `ids` names; they are ours until the transaction ends."""
+    return (
+        sa.select(*(delivery.c[name] for name in names))
+        .where(bulk.listed(connection, delivery.c.id, "ids"))
+        .order_by(delivery.c.id)
+        .with_for_update()
+    )
 
 
 def lock(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Any]:
