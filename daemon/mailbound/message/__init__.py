@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 
 from mailbound.message import headers, parts
 from mailbound.message.headers import PLACE, MessageFault, Mould
-from mailbound.message.text import Text
+from mailbound.message.text import Encoded, Text
 from mailbound.template import Template
 from mailbound.template.sheet import Sheet
 
@@ -138,6 +138,7 @@ def compose(
     attempt, and the fields that say how to leave; `date` is aware, the time of submission (RFC 5322 §3.6.1).
     """
     count = len(to)
+    known: Encoded = {}
     before, *behind = parts.around(
         has_html=sheet.html is not None, inline=enclosures.inline, attachments=enclosures.attachments
     )
@@ -148,11 +149,11 @@ def compose(
         message_ids,
         unsubscribes,
         repeat(_CONSTANT + before),
-        enclosures.plain.encode(sheet.text, count),
+        enclosures.plain.encode(sheet.text, count, known),
         repeat(behind[0]),
     ]
     if sheet.html is not None:
-        pieces += (enclosures.html.encode(sheet.html, count), repeat(behind[1]))
+        pieces += (enclosures.html.encode(sheet.html, count, known), repeat(behind[1]))
     return list(map(b"".join, zip(*pieces, strict=False)))
 
 

@@ -25,6 +25,10 @@ _NO_TEXT = re.compile(r"[\0\r]")  # in a text of which a shape could be made
 _END = re.compile(r"[\r\n]")
 
 
+Encoded = dict[int, list[bytes] | None]
+"""Columns in quoted-printable, by their identity: the same ones stand in the text and in the HTML."""
+
+
 class _Shape(NamedTuple):
     """A part without its values."""
 
@@ -60,16 +64,17 @@ class Text:
         self._head = _HEAD % subtype.encode()
         self._shapes: dict[tuple[str, ...], _Shape | None] = {}
 
-    def encode(self, part: Part, count: int) -> list[bytes]:
+    def encode(self, part: Part, count: int, known: Encoded | None = None) -> list[bytes]:
         """Return the part for each of `count` messages, with its Content fields.
 
-        No line of it begins with a dot. Raises MessageFault for what UTF-8 cannot say.
+        `known` holds columns of theirs that were encoded before. No line begins with a dot. Raises MessageFault for
+        what UTF-8 cannot say.
         """
         try:
             shape = self._shape(part.texts)
             if shape is None:
                 return [self._head + _as_a_whole(part.whole(number)) for number in range(count)]
-            return self._filled(shape, part, count)
+            return self._filled(shape, part, count, {} if known is None else known)
         except UnicodeEncodeError:
             raise MessageFault(f"the {self._subtype} part holds half a surrogate pair") from None
 
@@ -84,12 +89,14 @@ class Text:
             shape = self._shapes[texts] = _shape_of(self._head, texts) if usable else None
             return shape
 
-    def _filled(self, shape: _Shape, part: Part, count: int) -> list[bytes]:
+    def _filled(self, shape: _Shape, part: Part, count: int, known: Encoded) -> list[bytes]:
         around = iter(shape.around)
         pieces: list[Iterable[bytes]] = [repeat(next(around), count)]
         odd = set[int]()
         for column, room, behind in zip(part.columns, shape.rooms, around, strict=True):
-            encoded = quoted_printable.lines(column)
+            if id(column) not in known:
+                known[id(column)] = quoted_printable.lines(column)
+            encoded = known[id(column)]
             if encoded is None:
                 odd.update(number for number, value in enumerate(column) if _END.search(value))
                 encoded = list(map(quoted_printable.line, column))

@@ -112,14 +112,20 @@ class Courier:
 
     def settle(self, passage: _Passage, outcome: Outcome) -> None:
         """Hand over what became of an item, and tell it to the relay's pacing and to the log."""
+        item, seconds = passage.item, time.monotonic() - passage.begun
+        letter = item.letter
+        if outcome.result is Result.ACCEPTED and outcome.reply is not None:
+            reply = str(outcome.reply)
+            self._writer.settle(
+                settling.accepted(letter.delivery_id, letter.attempt, item.claimed.place, reply)
+            )
+            self._teller.accepted(letter, item.activity, outcome.reply.code, reply, seconds=seconds)
+            return
         verdict = self._verdict(outcome)
         if verdict is not None and verdict.category is Category.RATE:
             self._relay.concurrency.slow_down(time.monotonic(), begun=passage.begun)
-        item = passage.item
         ended = settling.settle(
-            Attempt(
-                item.letter.delivery_id, item.letter.attempt, passage.marked, item.resend, item.claimed.place
-            ),
+            Attempt(letter.delivery_id, letter.attempt, passage.marked, item.resend, item.claimed.place),
             outcome,
             verdict,
             retry=self._retry,
@@ -129,7 +135,7 @@ class Courier:
             now=self._clock(),
         )
         self._writer.settle(ended)
-        self._teller.tell(item, outcome, verdict, ended, seconds=time.monotonic() - passage.begun)
+        self._teller.ended(letter, item.activity, outcome, verdict, ended, seconds=seconds)
 
     async def _deliver(self, item: Item) -> None:
         """Deliver an item and those behind it, until there are no more or the session is over."""

@@ -49,11 +49,7 @@ def settle(
     """Return what to write about a delivery after `outcome`. `verdict` is that of its 4yz or 5yz reply, if any."""
     if outcome.result is Result.ACCEPTED:
         reply = str(outcome.reply) if outcome.reply else None
-        return Ended(
-            attempt.delivery_id,
-            Settlement(attempt.delivery_id, DeliveryEvent.ACCEPT, attempt=attempt.number, reply=reply),
-            place=attempt.place,
-        )
+        return accepted(attempt.delivery_id, attempt.number, attempt.place, reply)
     if outcome.result is Result.WITHDRAWN and not attempt.marked:
         return Ended(attempt.delivery_id, None)
     event = _EVENTS[outcome.result]
@@ -86,6 +82,12 @@ def settle(
         )
     in_doubt = outcome.result is Result.UNKNOWN and attempt.resend
     return Ended(attempt.delivery_id, settlement, finding, now + pause if in_doubt else None)
+
+
+def accepted(delivery_id: int, attempt: int, place: Place | None, reply: str | None) -> Ended:
+    """Return what to write about a delivery that the relay has accepted."""
+    settlement = Settlement(delivery_id, DeliveryEvent.ACCEPT, attempt=attempt, reply=reply)
+    return Ended(delivery_id, settlement, place=place)
 
 
 def _ours(outcome: Outcome, verdict: Verdict | None) -> bool:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from mailbound import logs
 from mailbound.database.outcomes import Ended
-from mailbound.model import Letter, Outcome, Reply, Result, Verdict
+from mailbound.model import Letter, Outcome, Result, Verdict
 
 log = structlog.get_logger()
 
 _ACCEPTED = ("delivery", "attempt", "activity", "address", "code", "reply", "duration")
-
-
-class Sent(Protocol):
-    """What was sent, as far as the log tells it."""
-
-    @property
-    def letter(self) -> Letter:
-        """The letter."""
-
-    @property
-    def activity(self) -> str:
-        """The activity's name."""
 
 
 class Teller:
@@ -35,47 +23,52 @@ class Teller:
         """Write nothing yet."""
         self._accepted: list[tuple[Any, ...]] = []
 
-    def tell(
-        self, sent: Sent, outcome: Outcome, verdict: Verdict | None, ended: Ended, *, seconds: float
+    def accepted(self, letter: Letter, activity: str, code: int, reply: str, *, seconds: float) -> None:
+        """Tell that a letter was accepted, and how long that took."""
+        if not self._accepted:
+            asyncio.get_running_loop().call_soon(self._write)
+        duration = round(seconds, 3)
+        self._accepted.append(
+            (letter.delivery_id, letter.attempt, activity, letter.recipient, code, reply, duration)
+        )
+
+    def ended(
+        self,
+        letter: Letter,
+        activity: str,
+        outcome: Outcome,
+        verdict: Verdict | None,
+        ended: Ended,
+        *,
+        seconds: float,
     ) -> None:
-        """Tell how an attempt ended, and how long it took."""
-        if outcome.result is Result.ACCEPTED and outcome.reply is not None:
-            if not self._accepted:
-                asyncio.get_running_loop().call_soon(self._write)
-            self._accepted.append(_accepted(sent.letter, sent.activity, outcome.reply, seconds))
-        else:
-            _tell(outcome.result, _fields(sent, outcome, verdict, ended) | {"duration": round(seconds, 3)})
+        """Tell how an attempt ended that was not accepted."""
+        fields = _fields(letter, activity, outcome, verdict, ended) | {"duration": round(seconds, 3)}
+        match outcome.result:
+            case Result.REFUSED:
+                log.info("delivery.refused", **fields)
+            case Result.DEFERRED:
+                log.info("delivery.deferred", **fields)
+            case Result.UNKNOWN:
+                log.warning("delivery.lost", **fields)
+            case Result.WITHDRAWN:
+                log.info("delivery.withdrawn", **fields)
+            case Result.UNTRIED:
+                log.info("delivery.released", **fields)
 
     def _write(self) -> None:
         accepted, self._accepted = self._accepted, []
         logs.info_each("delivery.accepted", _ACCEPTED, accepted)
 
 
-def _accepted(letter: Letter, activity: str, reply: Reply, seconds: float) -> tuple[Any, ...]:
-    address, duration = letter.recipient, round(seconds, 3)
-    return letter.delivery_id, letter.attempt, activity, address, reply.code, str(reply), duration
-
-
-def _tell(result: Result, fields: dict[str, Any]) -> None:
-    match result:
-        case Result.REFUSED:
-            log.info("delivery.refused", **fields)
-        case Result.DEFERRED:
-            log.info("delivery.deferred", **fields)
-        case Result.UNKNOWN:
-            log.warning("delivery.lost", **fields)
-        case Result.WITHDRAWN:
-            log.info("delivery.withdrawn", **fields)
-        case Result.UNTRIED:
-            log.info("delivery.released", **fields)
-
-
-def _fields(sent: Sent, outcome: Outcome, verdict: Verdict | None, ended: Ended) -> dict[str, Any]:
+def _fields(
+    letter: Letter, activity: str, outcome: Outcome, verdict: Verdict | None, ended: Ended
+) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "delivery": sent.letter.delivery_id,
-        "attempt": sent.letter.attempt,
-        "activity": sent.activity,
-        "address": sent.letter.recipient,
+        "delivery": letter.delivery_id,
+        "attempt": letter.attempt,
+        "activity": activity,
+        "address": letter.recipient,
     }
     if outcome.reply is not None:
         fields["code"] = outcome.reply.code
