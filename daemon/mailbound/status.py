@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -35,13 +36,13 @@ class StatusCode:
     def find(cls, text: str) -> StatusCode | None:
         """Return the first status code in `text`, or None. An IP address or a version number is not one."""
         match = _STATUS.search(text)
-        return cls(int(match[1]), int(match[2]), int(match[3])) if match else None
+        return _code(*match.groups()) if match else None
 
     @classmethod
     def find_failure(cls, text: str) -> StatusCode | None:
         """Return the first status code in `text` that is none of success, or None: a transcript shows both."""
         matches = _STATUS.finditer(text)
-        return next((cls(int(m[1]), int(m[2]), int(m[3])) for m in matches if m[1] != "2"), None)
+        return next((_code(*match.groups()) for match in matches if match[1] != "2"), None)
 
     @classmethod
     def of_reply(cls, reply: Reply) -> StatusCode | None:
@@ -56,3 +57,8 @@ class StatusCode:
     def is_bare(self) -> bool:
         """Tell whether it says no more than its class, as in 5.0.0 (RFC 3463 §3.1)."""
         return self.subject == 0 and self.detail == 0
+
+
+@functools.lru_cache(maxsize=1024)  # the reports of a day have few, and one that is the same is pickled once
+def _code(class_: str, subject: str, detail: str) -> StatusCode:
+    return StatusCode(int(class_), int(subject), int(detail))

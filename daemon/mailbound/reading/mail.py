@@ -117,13 +117,9 @@ class Mail:
     @Once
     def delivered_to(self) -> tuple[str, ...]:
         """Return the addresses that the mail was sent to, the surest first."""
-        found = [
-            address
-            for name in _DELIVERED_TO
-            if name in self.headers
-            for value in self.headers.all(name)
-            for address in addresses(without_comments(value))
-        ]
+        values = [value for name in _DELIVERED_TO if name in self.headers for value in self.headers.all(name)]
+        once = dict.fromkeys(values)  # most fields say the same
+        found = (address for value in once for address in addresses(without_comments(value)))
         return tuple(dict.fromkeys(found))
 
     @Once

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import codecs
+import functools
 import html
 import re
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ NESTING_LIMIT = 100
 COPY_LIMIT = 64 * 1024 * 1024  # octets of all parts together: each level of nesting holds its own
 TEXT_LIMIT = 256 * 1024  # octets of a text
 TEXTS_LIMIT = 1024 * 1024  # of all texts together
+_SHORT_BLOCK = 256  # octets of a part's header that may be remembered
 
 _FIELD = re.compile(r"^([!-9;-~]{1,200}+)[ \t]*+:(.*+(?:\n[ \t].*+)*+)", re.MULTILINE)
 _FOLD = re.compile(r"\n[ \t]+")
@@ -86,6 +88,27 @@ class Headers:
         """Return the same with its encoded words decoded (RFC 2047)."""
         return decoded_words(self.get(name))
 
+    @Once
+    def stated_type(self) -> str:
+        """Return the type in Content-Type, in lower case; "" if there is none."""
+        stated = self.get("content-type").partition(";")[0]
+        return stated.strip().lower() if "/" in stated else ""
+
+    @Once
+    def type_parameters(self) -> dict[str, str]:
+        """Return the parameters of Content-Type by their lower-case names; of two of one name the first stands."""
+        stated = self.get("content-type").partition(";")[2]
+        found: dict[str, str] = {}
+        for name, value in _PARAMETER.findall(f";{stated}"[:PARAMETERS_LIMIT]) if stated else ():
+            found.setdefault(name.lower(), _unquoted(value) if value.startswith('"') else value)
+        return found
+
+
+@functools.lru_cache(maxsize=512)
+def _of_part(block: bytes) -> Headers:
+    """Return the fields of a part. Mail systems write the same few above the parts of all their reports."""
+    return Headers(block)
+
 
 def _unfolded(value: str) -> str:
     """Return a value whose octets are those of `value` in Latin-1."""
@@ -119,14 +142,12 @@ class Part:
     ) -> None:
         """Read the header block of `raw`, whose lines end with LF; the rest waits until it is asked for."""
         block, body = split_header(raw)
-        self.headers = Headers(block)
+        self.headers = _of_part(block) if depth and len(block) <= _SHORT_BLOCK else Headers(block)
         self.body = body
         self.begin = begin + len(raw) - len(body)  # of its body, in the octets of the whole mail
         self._depth = depth
         self._budget = budget or Budget()
-        stated, _, rest = self.headers.get("content-type").partition(";")
-        self.content_type = stated.strip().lower() if "/" in stated else default
-        self._stated = rest
+        self.content_type = self.headers.stated_type or default
 
     @property
     def parts_read(self) -> int:
@@ -135,14 +156,7 @@ class Part:
 
     def parameter(self, name: str) -> str:
         """Return a parameter of Content-Type, "" if it is not there."""
-        return self._parameters.get(name, "")
-
-    @Once
-    def _parameters(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for name, value in _PARAMETER.findall(f";{self._stated}"[:PARAMETERS_LIMIT]):
-            found.setdefault(name.lower(), _unquoted(value) if value.startswith('"') else value)
-        return found
+        return self.headers.type_parameters.get(name, "")
 
     @Once
     def parts(self) -> tuple[Part, ...]:
