@@ -6,8 +6,8 @@ before it, and changed people already, is taken back into it. A bounce that was 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -52,9 +52,15 @@ def latest(connection: sa.Connection) -> int:
 def counts(connection: sa.Connection, *, since: datetime) -> dict[int, dict[Traits, int]]:
     """Return how many bounces of each store could make an address dead and are in no hold, by their traits."""
     columns = (bounce.c.store_id, bounce.c.run_id, bounce.c.gist, bounce.c.remote_mta, domain.c.name)
-    query = _candidates(*columns, sa.func.count(), since=since).group_by(*columns)
+    counted: Mapping[Any, int]
+    if connection.dialect.name == "postgresql":
+        query = _candidates(*columns, sa.func.count(), since=since).group_by(*columns)
+        counted = {tuple(traits): count for *traits, count in connection.execute(query)}
+    else:  # to group them SQLite would keep all rows in memory, and sort them
+        rows: Any = connection.execute(_candidates(*columns, since=since)).cursor
+        counted = Counter(rows)
     found: defaultdict[int, dict[Traits, int]] = defaultdict(dict)
-    for store_id, *traits, count in connection.execute(query):
+    for (store_id, *traits), count in counted.items():
         found[store_id][Traits(*traits)] = count
     return found
 
