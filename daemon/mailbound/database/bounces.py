@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,7 +10,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from mailbound.config import Policy
-from mailbound.database import activities, bulk, changes, effects, judging
+from mailbound.database import activities, changes, effects, judging
+from mailbound.database.adding import Adding
 from mailbound.database.changes import Cause
 from mailbound.database.judging import Finding, Judged
 from mailbound.database.tables import bounce, run
@@ -120,12 +120,7 @@ def _write(connection: sa.Connection, judged: Sequence[Judged], cause: Cause | N
 
 def _insert(connection: sa.Connection, judged: Sequence[Judged]) -> list[int | None]:
     """Return the id of each new bounce, None for one that was there."""
-    rows = [_row(each) for each in judged]
-    ids: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for bounce_id, *told_by in _INSERT.rows(connection, list(map(_IN_ORDER, rows))):
-        ids[tuple(told_by)].append(bounce_id)
-    found = [ids[tuple(map(row.get, _TOLD_BY))] for row in rows]
-    return [same.pop() if same else None for same in found]
+    return _ADDED.numbers(connection, [_IN_ORDER(_row(each)) for each in judged])
 
 
 _TOLD_BY = ("mail_id", "delivery_id", "attempt", "recipient_id", "action", "status_class", "address")
@@ -133,10 +128,11 @@ _TOLD_BY = ("mail_id", "delivery_id", "attempt", "recipient_id", "action", "stat
 
 _COLUMNS = tuple(column.name for column in bounce.columns if column is not bounce.c.id)
 _IN_ORDER = operator.itemgetter(*_COLUMNS)
-_INSERT = bulk.Insert(
+_ADDED = Adding(
     lambda connection: changes.upsert(connection, bounce).on_conflict_do_nothing(),
     _COLUMNS,
-    returning=(bounce.c.id, *(bounce.c[name] for name in _TOLD_BY)),
+    bounce.c.id,
+    _TOLD_BY,
 )
 
 

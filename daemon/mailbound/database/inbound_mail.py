@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from mailbound import packing
 from mailbound.database import bulk, changes, raw_mail
+from mailbound.database.adding import Adding
 from mailbound.database.tables import bounce, inbound_mail, inbound_pack, inbound_raw, store
 from mailbound.errors import InputError
 from mailbound.model import Disposition, Kind
@@ -89,24 +90,21 @@ def keep(
 
     `packs` has the same mails packed together, where that was done before: it takes longer than the transaction.
     """
-    names = [(arrival.uid[:255], arrival.sha256) for arrival in arrivals]
-    different = dict(zip(names, arrivals, strict=True))
     rows = [
-        (store_id, uid, sha256, arrival.size_octets, arrival.truncated, now, NEW)
-        for (uid, sha256), arrival in different.items()
+        (store_id, each.uid[:255], each.sha256, each.size_octets, each.truncated, now, NEW)
+        for each in arrivals
     ]
-    new = {(uid, sha256): mail_id for mail_id, uid, sha256 in _KEPT.rows(connection, rows)}
-    count = len(new)
-    numbers = [new.pop(name, None) for name in names]  # of the same mail only the first
+    numbers = _KEPT.numbers(connection, rows)
     contents = [arrival.content for arrival in arrivals]
     raw_mail.keep(connection, numbers, contents, packing.together(contents) if packs is None else packs)
-    return count
+    return len(numbers) - numbers.count(None)
 
 
-_KEPT = bulk.Insert(
+_KEPT = Adding(
     lambda connection: changes.upsert(connection, inbound_mail).on_conflict_do_nothing(),
     ("store_id", "uid", "sha256", "size_octets", "truncated", "fetched_at", "state"),
-    returning=(inbound_mail.c.id, inbound_mail.c.uid, inbound_mail.c.sha256),
+    inbound_mail.c.id,
+    ("uid", "sha256"),
 )
 
 
