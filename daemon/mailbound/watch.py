@@ -32,7 +32,7 @@ _AGAIN_SECONDS = 60.0
 
 _TIDY_SECONDS = 10.0
 _TELL_SECONDS = 3600.0
-_SPARING = 20
+_SPARING = 10
 """It rests so many times as long as it looked: counting the bounces of a day must not slow down their recording."""
 
 
