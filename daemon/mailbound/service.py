@@ -86,7 +86,7 @@ class _Service:
         await node.join()
         for warning in self._settings.warnings:
             log.warning("config.doubted", why=warning)
-        gc.freeze()  # what is there now stays; to look through it again and again takes a tenth of the time
+        gc.freeze()  # what is there now stays: nobody needs to look through it again and again
         gc.set_threshold(_GARBAGE)
         log.info("service.started", node=node.id, stores=len(self._settings.stores), pid=os.getpid())
         heart = asyncio.gather(self._beat(), node.run())
