@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
+from mailbound import logs
 from mailbound.bounds import Unreadable
 from mailbound.config import Policy
 from mailbound.database import bounces, erasing, inbound_mail, token_keys
@@ -156,8 +158,7 @@ class Recorder:
             count=limit,
         )
         self.ticked_at = time.monotonic()
-        for mail, said, recorded in done.recorded:
-            _tell(mail, said, recorded)
+        _tell(done.recorded)
         for mail, why in done.failed:
             log.error("mail.unreadable", mail=mail.id, why=f"recording it failed: {why}")
         return following
@@ -243,26 +244,38 @@ def _record_all(
     ]
 
 
-def _tell(mail: Unread, said: Said, recorded: Sequence[Recorded]) -> None:
-    """Log one line for each bounce, or one for a mail without any; plain values, since others take the log longer."""
-    if not recorded:
-        tell = log.warning if said.kind is Kind.UNRECOGNISED else log.info
-        tell("mail.read", mail=mail.id, kind=said.kind.value, part=said.part)
-    for each in recorded:
-        finding, verdict = each.finding, each.finding.verdict
-        log.info(
-            "bounce.recorded",
-            bounce=each.bounce_id,
-            mail=mail.id,
-            part=said.part,
-            delivery=finding.delivery_id,
-            attempt=finding.attempt,
-            evidence=finding.evidence.value,
-            action=finding.action.value,
-            status=str(verdict.status) if verdict.status else None,
-            category=verdict.category.value,
-            permanent=verdict.permanent,
-            rule=verdict.rule,
-            disposition=each.decision.disposition.value,
-            why=each.decision.why,
-        )
+def _tell(done: _Recorded) -> None:
+    """Log one line for each bounce, or one for a mail without any."""
+    for mail, said, recorded in done:
+        if not recorded:
+            tell = log.warning if said.kind is Kind.UNRECOGNISED else log.info
+            tell("mail.read", mail=mail.id, kind=said.kind.value, part=said.part)
+    rows = [_line(mail, said, each) for mail, said, recorded in done for each in recorded]
+    logs.info_each("bounce.recorded", _LINE, rows)
+
+
+_LINE = (
+    *("bounce", "mail", "part", "delivery", "attempt", "evidence", "action"),
+    *("status", "category", "permanent", "rule", "disposition", "why"),
+)
+
+
+def _line(mail: Unread, said: Said, recorded: Recorded) -> tuple[Any, ...]:
+    """Return what is logged of a bounce, as plain values, since others take the log longer."""
+    bounce_id, decision, finding = recorded[:3]
+    verdict = finding.verdict
+    return (
+        bounce_id,
+        mail.id,
+        said.part,
+        finding.delivery_id,
+        finding.attempt,
+        str(finding.evidence),
+        str(finding.action),
+        str(verdict.status) if verdict.status else None,
+        str(verdict.category),
+        verdict.permanent,
+        verdict.rule,
+        str(decision.disposition),
+        decision.why,
+    )
