@@ -32,8 +32,8 @@ def json_lines(shared: EventDict, columns: Mapping[str, Sequence[Any]]) -> list[
 
 def _written(column: Sequence[Any]) -> Sequence[Any]:
     kinds = set(map(type, column))
-    if kinds == {int}:
-        return column
+    if kinds <= {int, float}:
+        return list(map(repr, column))
     return list(map(_quoted if kinds == {str} else _encode, column))
 
 

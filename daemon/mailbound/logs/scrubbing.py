@@ -47,8 +47,11 @@ class Scrubber:
     def column(self, key: str, values: Sequence[Any]) -> Sequence[Any]:
         """Return what of the values of one key, in many records, may be written."""
         kinds = set(map(type, values))
-        if not _is_secret(key) and (kinds == {int} or (kinds == {str} and self._is_harmless(key, values))):
-            return values
+        if not _is_secret(key):
+            if kinds == {int} or (kinds == {float} and all(map(math.isfinite, values))):
+                return values
+            if kinds == {str} and self._is_harmless(key, values):
+                return values
         return [self._value(value, key, 0) for value in values]
 
     def _is_harmless(self, key: str, texts: Sequence[str]) -> bool:

@@ -94,14 +94,14 @@ class Outbound:
         retry = Backoff(
             parts.sending.retry_first.total_seconds(), parts.sending.retry_longest.total_seconds()
         )
-        teller = Teller()
+        self._teller = Teller()
         self._couriers = [
             Courier(
                 number,
                 self._queue,
                 relay=parts.relay,
                 writer=self.writer,
-                teller=teller,
+                teller=self._teller,
                 rules=parts.rules,
                 retry=retry,
                 clock=parts.clock,
@@ -131,6 +131,7 @@ class Outbound:
                 await asyncio.wait({flushed, writer}, return_when=asyncio.FIRST_COMPLETED)
                 await _cancel(flushed)
             await _cancel(writer, *couriers)
+            self._teller.flush()
 
     async def _drain(self, couriers: Sequence[asyncio.Task[None]]) -> None:
         """Wait for replies to final dots, as long as the operator allows; then release what was not begun."""

@@ -16,8 +16,11 @@ log = structlog.get_logger()
 _ACCEPTED = ("delivery", "attempt", "activity", "address", "code", "reply", "duration")
 
 
+_TOGETHER_SECONDS = 0.005
+
+
 class Teller:
-    """Writes the lines; those of letters that were accepted in the same turn of the event loop together."""
+    """Writes the lines; those of letters that are accepted within a few milliseconds together."""
 
     def __init__(self) -> None:
         """Write nothing yet."""
@@ -26,7 +29,7 @@ class Teller:
     def accepted(self, letter: Letter, activity: str, code: int, reply: str, *, seconds: float) -> None:
         """Tell that a letter was accepted, and how long that took."""
         if not self._accepted:
-            asyncio.get_running_loop().call_soon(self._write)
+            asyncio.get_running_loop().call_later(_TOGETHER_SECONDS, self.flush)
         duration = round(seconds, 3)
         self._accepted.append(
             (letter.delivery_id, letter.attempt, activity, letter.recipient, code, reply, duration)
@@ -56,7 +59,8 @@ class Teller:
             case Result.UNTRIED:
                 log.info("delivery.released", **fields)
 
-    def _write(self) -> None:
+    def flush(self) -> None:
+        """Write what was told and waits for others."""
         accepted, self._accepted = self._accepted, []
         logs.info_each("delivery.accepted", _ACCEPTED, accepted)
 
