@@ -212,6 +212,16 @@ def test_a_value_that_may_be_absent_can_be_asked_for():
     assert text_of(source) == "you"
 
 
+@pytest.mark.parametrize("count", [3, 2_000])
+def test_a_choice_may_have_many_ways(count):
+    ways = "".join(f"{{% elif x{number} %}}{number}" for number in range(count))
+    values = dict.fromkeys(("a", *(f"x{number}" for number in range(count))), False)
+    rows = [values | {"x1": True}, values | {"a": True}, values]
+    made = template(text_txt=f"{{% if a %}}a{ways}{{% endif %}}").render_all(rows)
+    said = {number: sheet.text.whole(row) for sheet in made for row, number in enumerate(sheet.numbers)}
+    assert said == {0: "1", 1: "a", 2: ""}
+
+
 def test_a_layout_can_be_shared():
     files = {
         "html_html": '{% extends "layout.html" %}{% block main %}<p class="a">{{ x }}</p>{% endblock %}',
@@ -466,7 +476,7 @@ def test_only_what_cannot_change_its_meaning_is_inlined_once(source, once):
         ('<a href="mailto:a@b.example">a@b.example</a> <a href="#top">up</a>', "a@b.example up\n"),
         (
             '<a href="https://x.example"><img alt="Logo"></a><a href="https://y.example"><img></a>',
-            "Logo <https://x.example><https://y.example>\n",
+            "Logo <https://x.example> <https://y.example>\n",
         ),
         ("<head><title>t</title><style>s</style></head><body>b<script>x</script></body>", "b\n"),
         ('<div style="DISPLAY:none">hidden<div>too</div></div>seen', "seen\n"),

@@ -10,6 +10,7 @@ from jinja2 import nodes
 HOLE = "\0"
 """No text of a plain template holds it, so that it can stand for a value."""
 
+_MOST_ELIFS = 50  # each is looked into from the one before
 _SPECIAL = frozenset(["self", "super"])  # Jinja2 gives them a meaning of its own
 
 
@@ -74,12 +75,11 @@ def _parts(node: nodes.Node) -> Iterator[_Node]:
     match node:
         case nodes.Output():
             yield from map(_piece, node.nodes)
-        case nodes.If(elif_=[]):
-            name = _name(node.test)
-            yield _Choice(name, _body(node.body), _body(node.else_))
-        case nodes.If(elif_=[first, *others]):
-            after = nodes.If(first.test, first.body, others, node.else_)
-            yield _Choice(_name(node.test), _body(node.body), _body([after]))
+        case nodes.If() if len(node.elif_) <= _MOST_ELIFS:
+            otherwise = _body(node.else_)
+            for each in reversed(node.elif_):
+                otherwise = [_Choice(_name(each.test), _body(each.body), otherwise)]
+            yield _Choice(_name(node.test), _body(node.body), otherwise)
         case _:
             raise _NotPlain
 

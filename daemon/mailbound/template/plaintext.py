@@ -40,7 +40,7 @@ def from_source(source: str) -> str | None:
     reader = _Reader(protected)
     text = "".join(reader.pieces)
     blocks = [tag for tag in protected.tags if tag.startswith("{%")]
-    if reader.blocks != blocks or protection.BRACES.search(text):
+    if reader.blocks != blocks or protection.BRACES.search(text) or not reader.is_certain:
         return None
     return protected.restore(text)
 
@@ -63,12 +63,16 @@ def _white_space(found: re.Match[str]) -> str:
 
 
 class _Reader(HTMLParser):
-    """Collects the text of HTML in `pieces`, and the block tags that stood in it in `blocks`."""
+    """Collects the text of HTML in `pieces`, and the block tags that stood in it in `blocks`.
+
+    It is not `is_certain` if blocks decide whether a link is shown.
+    """
 
     def __init__(self, protected: protection.Protected) -> None:
         super().__init__()
         self.pieces: list[str] = []
         self.blocks: list[str] = []
+        self.is_certain = True
         self._protected = protected
         self._skipped = ""  # the element that is skipped, and how many of its kind are open
         self._depth = 0
@@ -140,5 +144,8 @@ class _Reader(HTMLParser):
     def _end_link(self, target: str, start: int) -> None:
         words = _MARKS.sub(" ", self._protected.restore("".join(self.pieces[start:]))).strip()
         shown = self._protected.restore(target)
+        bare = shown.removeprefix("mailto:").removeprefix("tel:")
+        if "{%" in shown or ("{%" in words and ("{{" in words or bare in words)):
+            self.is_certain = False
         if shown and not shown.startswith("#") and shown not in {words, f"mailto:{words}", f"tel:{words}"}:
-            self.pieces.append(f"{_SPACE if words else ''}<{target}>")
+            self.pieces.append(f"{_SPACE}<{target}>")
