@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
-from psycopg import pq
 
 from mailbound.database import bulk
 
@@ -36,15 +34,17 @@ class Prepared:
         If the connection is in no transaction it is one by itself. Raises sa.exc.DBAPIError.
         """
         driver: Any = connection.connection.driver_connection
-        libpq: pq.abc.PGconn = driver.pgconn
+        libpq = driver.pgconn
+        psycopg: Any = connection.dialect.loaded_dbapi  # whoever has SQLite need not load it
         sql, names = self._compiled = self._compiled or self._compile(connection)
         try:
-            if connection.in_transaction() and libpq.transaction_status == pq.TransactionStatus.IDLE:
-                _done(libpq.exec_(b"BEGIN"))  # psycopg would do that with the first statement
+            if connection.in_transaction() and libpq.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+                _done(psycopg, libpq.exec_(b"BEGIN"))  # psycopg would do that with the first statement
             if self._name not in connection.info:
-                _done(libpq.prepare(self._name, sql))
+                _done(psycopg, libpq.prepare(self._name, sql))
                 connection.info[self._name] = True
-            result = _done(libpq.exec_prepared(self._name, [_written(values[name]) for name in names]))
+            written = [_written(values[name]) for name in names]
+            result = _done(psycopg, libpq.exec_prepared(self._name, written))
         except psycopg.Error as error:
             if error.sqlstate == _FORGOTTEN:
                 connection.info.pop(self._name, None)
@@ -81,10 +81,10 @@ def _written(value: int | str | datetime) -> bytes:
     return (value.isoformat() if isinstance(value, datetime) else str(value)).encode()
 
 
-def _done(result: pq.abc.PGresult) -> pq.abc.PGresult:
+def _done(psycopg: Any, result: Any) -> Any:
     """Return a result that is none of failure."""
-    if result.status in {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK}:
+    if result.status in {psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK}:
         return result
-    if result.error_field(pq.DiagnosticField.SQLSTATE) is None:  # the connection was lost
+    if result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) is None:  # the connection was lost
         raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
     raise psycopg.errors.error_from_result(result)

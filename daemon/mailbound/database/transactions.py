@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from mailbound.database import bulk
 from mailbound.database.health import Health
 from mailbound.errors import DatabaseError, DiskFailed, MailboundError
 
@@ -103,7 +104,7 @@ def _number(connection: sa.Connection) -> str | None:
         return None
     if NUMBER in connection.info:
         return str(connection.info[NUMBER])
-    number = connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar_one()
+    (number,) = bulk.drive(connection, "SELECT pg_current_xact_id_if_assigned()::text").fetchone()
     return None if number is None else str(number)
 
 
