@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import sqlalchemy as sa
 
-from mailbound.database import deliveries, dots, tables, tally
+from mailbound.database import deliveries, dots, outcomes, schema, tables, tally
 from mailbound.database.claims import Claimed
 from mailbound.database.deliveries import Settlement, Told
 from mailbound.database.dots import Accepted, Written
+from mailbound.database.engine import Database
 from mailbound.database.outcomes import Ended
 from mailbound.lifecycle import DeliveryEvent, DeliveryState
-from world import DAY, NODE, NOW, World, mark, world
+from world import DAY, NODE, NOW, Limits, World, mark, world
 
 LATER = NOW + DAY
 
@@ -108,19 +111,37 @@ def test_a_long_reply_is_cut_and_none_keeps_the_one_before(database_url: str) ->
 def test_a_report_that_overtakes_an_acceptance_has_the_last_word(database_url: str) -> None:
     with world(database_url) as here:
         anna, bert = _claim(here, "anna", "bert")
-        _write(here, [], [anna, bert])
-        bounced = Told(anna.id, DeliveryEvent.REPORT_FAILED, "no-such-user", "5.1.1")
-        deliveries.report(here.connection, [bounced], now=NOW)
-        ended = [
-            Ended(
-                each.id, Settlement(each.id, DeliveryEvent.ACCEPT, attempt=1, reply="250"), place=each.place
-            )
-            for each in (anna, bert)
-        ]
-        done = here.commit(*ended, at=LATER)
+        done = here.commit(*_overtaken(here, anna, bert), at=LATER)
         assert done.states == {anna.id: DeliveryState.BOUNCED, bert.id: DeliveryState.ACCEPTED}
         assert (_row(here, anna).node_id, _row(here, anna).settled_at) == (None, LATER)
         assert tally.differences(here.connection) == []
+
+
+def test_it_has_the_last_word_over_acceptances_that_are_written_alone(database_url: str) -> None:
+    database = Database(database_url)
+    schema.upgrade(database)
+    with database.begin() as connection:
+        here = World(connection)
+        anna, bert, cleo = _claim(here, "anna", "bert", "cleo")
+        ended = _overtaken(here, anna, bert)
+    asked = {"node_id": NODE, "store_id": here.stores["main"], "limits": Limits()}
+    done = asyncio.run(outcomes.write(database, ended, [cleo.id], now=LATER, **asked))
+    assert done.states == {anna.id: DeliveryState.BOUNCED, bert.id: DeliveryState.ACCEPTED}
+    assert done.marked == {cleo.id}
+    with database.look() as connection:
+        assert tally.differences(connection) == []
+    database.close()
+
+
+def _overtaken(here: World, *claimed: Claimed) -> list[Ended]:
+    """Return acceptances; a report has said already that the first of them bounced."""
+    mark(here.connection, [each.id for each in claimed], node_id=NODE, now=NOW)
+    bounced = Told(claimed[0].id, DeliveryEvent.REPORT_FAILED, "no-such-user", "5.1.1")
+    deliveries.report(here.connection, [bounced], now=NOW)
+    return [
+        Ended(each.id, Settlement(each.id, DeliveryEvent.ACCEPT, attempt=1, reply="250"), place=each.place)
+        for each in claimed
+    ]
 
 
 def test_the_rows_tell_what_was_written(postgres_url: str) -> None:
