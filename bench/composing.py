@@ -25,7 +25,7 @@ from mailbound.template import Template
 from stage import LETTER
 
 _UNSUBSCRIBE = "https://news.sender.test/u/"
-_TOGETHER = 16  # as the daemon does
+_TOGETHER = 64  # as the daemon does
 _SLOWER = 20
 """The other side gets only this part of the letters: it is slow."""
 

@@ -249,6 +249,21 @@ def _accepted(claimed: Claimed) -> Ended:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "letters", "together"),
+    [
+        pytest.param(0.00002, 1, 64, id="quick ones"),
+        pytest.param(0.032, 64, 4, id="half a millisecond each"),
+        pytest.param(0.5, 1, 1, id="never fewer than one"),
+        pytest.param(0.0, 64, 64, id="too quick for the clock"),
+    ],
+)
+def test_slow_letters_are_composed_together_in_smaller_number(
+    seconds: float, letters: int, together: int
+) -> None:
+    assert loop.letters_together(seconds, letters) == together
+
+
+@pytest.mark.parametrize(
     ("connections", "letter_octets", "ahead"),
     [
         pytest.param(10, 0, 200, id="none was composed yet"),

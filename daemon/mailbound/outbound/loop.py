@@ -50,8 +50,11 @@ _SHORT_WAIT_SECONDS = 0.05
 """A delivery whose domain makes it wait longer goes back into the queue until its turn, so that others go ahead."""
 
 _TURN = timedelta(seconds=5)
-_TOGETHER = 32
-"""How many letters are composed together: most of what that saves, while no reply waits long to be read."""
+_TOGETHER = 64
+"""How many letters are composed together at most: most of what that saves, ..."""
+
+_COMPOSING_SECONDS = 0.002
+"""... and about how long it may take, for meanwhile no reply is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ class Outbound:
         ]
         self._turns = Turns()
         self._letter_octets = 0  # of the last one
+        self._together = 1
         self.ticked_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -212,7 +216,7 @@ class Outbound:
             elif (opens := hours.opens(delivery.time_zone, now)) > now:
                 self._release(delivery, next_attempt_at=opens)
             elif (wait := self._turn(delivery)) is not None:
-                if wait > 0 or len(together) == _TOGETHER:
+                if wait > 0 or len(together) >= self._together:
                     await self._queue_letters(together, run, activity)
                     together = []
                     await self._sleep(wait, stopping)
@@ -236,7 +240,9 @@ class Outbound:
         """Compose deliveries and hand them to the couriers. What cannot be composed has failed."""
         if not claimed:
             return
+        begun = time.monotonic()
         letters = await self._parts.composer.compose(claimed, run, activity)
+        self._together = letters_together(time.monotonic() - begun, len(claimed))
         for delivery, letter in zip(claimed, letters, strict=True):
             if isinstance(letter, Letter):
                 resend = activity.in_doubt == "resend"
@@ -283,6 +289,11 @@ class Outbound:
 def letters_ahead(connections: int, letter_octets: int) -> int:
     """Return how many letters of this size may be composed ahead of time."""
     return max(connections, min(connections * _AHEAD, _AHEAD_OCTETS // max(letter_octets, 1)))
+
+
+def letters_together(seconds: float, letters: int) -> int:
+    """Return how many letters to compose together, when the last ones took so long."""
+    return max(1, min(_TOGETHER, int(letters * _COMPOSING_SECONDS / max(seconds, 1e-6))))
 
 
 def _sending(connection: sa.Connection, store_id: int) -> list[tuple[Run, Activity]]:
