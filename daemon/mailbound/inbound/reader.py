@@ -148,7 +148,8 @@ class _Worker:
         )
         with theirs, back:
             self.process.start()
-        processor.free(self.process.pid or 0)
+        if self.process.pid is not None:  # as it is once started
+            processor.free(self.process.pid)
 
     def await_ready(self) -> None:
         """Return when it can read. Raises EOFError if it cannot."""
