@@ -98,6 +98,34 @@ def test_the_erased_are_known_again_after_their_key_was_revoked(sqlite_url: str)
         assert erasing.erased(here.connection, hashes) == set(hashes)
 
 
+def test_a_store_that_no_message_can_name_is_told_for_each_letter(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "spring").mkdir()
+    (tmp_path / "spring" / "subject.txt").write_text("Spring")
+    (tmp_path / "spring" / "text.txt").write_text("Hello")
+    database = Database(sqlite_url)
+    schema.upgrade(database)
+    settings = config.load(SAMPLE, secrets=False)
+    store = settings.stores["main"].model_copy(update={"list_id": "no list id"})
+    composer = Composer(database, store, store_id=1, web=settings.web, clock=lambda: NOW)
+    with database.begin() as connection:
+        here = World(connection)
+        here.person("anna")
+        token_keys.signing(connection, now=NOW)
+        run_id = here.sending()
+        (claimed,) = here.claim(run_id)
+        connection.execute(
+            tables.template.update().values(content=Template.load(tmp_path / "spring").freeze())
+        )
+        run = runs.find(connection, run_id)
+        activity = activities.find(connection, run.activity_id)
+    assert asyncio.run(composer.enclosed_octets(run, activity)) == 0
+    assert (
+        list(map(str, asyncio.run(composer.compose([claimed, claimed], run, activity))))
+        == ["'no list id' is no list identifier"] * 2
+    )
+    database.close()
+
+
 def test_a_running_daemon_signs_with_no_revoked_key(sqlite_url: str, tmp_path: Path) -> None:
     (tmp_path / "spring").mkdir()
     (tmp_path / "spring" / "subject.txt").write_text("Spring")

@@ -90,11 +90,18 @@ class Composer:
         self, deliveries: Sequence[Claimed], run: Run, activity: Activity
     ) -> list[Letter | InputError]:
         """Return for each delivery of a run its letter, as its recipient is now, or why it has none: see `compose`."""
-        return compose(await self._frame(run, activity), deliveries, now=self._clock())
+        try:
+            frame = await self._frame(run, activity)
+        except InputError as fault:
+            return [fault for _ in deliveries]
+        return compose(frame, deliveries, now=self._clock())
 
     async def enclosed_octets(self, run: Run, activity: Activity) -> int:
-        """Return how much the images and attachments take in each letter of a run."""
-        enclosures = (await self._frame(run, activity)).enclosures
+        """Return how much the images and attachments take in each letter of a run; 0 if it can have none."""
+        try:
+            enclosures = (await self._frame(run, activity)).enclosures
+        except InputError:
+            return 0
         return sum(map(len, (*enclosures.inline, *enclosures.attachments)))
 
     async def _frame(self, run: Run, activity: Activity) -> Frame:
